@@ -1,0 +1,1 @@
+"""Audit a trained residual network from its checkpoint alone."""
