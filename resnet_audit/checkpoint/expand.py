@@ -1,0 +1,102 @@
+"""From the MODEL arguments of a command line to paths: files, folders and patterns. Imports no torch."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnet_audit.checkpoint.names import listed
+from resnet_audit.checkpoint.sniff import SUPPORTED, Format, sniff
+from resnet_audit.errors import UnreadableCheckpoint, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def expand(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(paths, notices): the files that `arguments` name, as they were given, and what a person should know of them.
+
+    Without arguments: the only checkpoint of the current folder. A file that is named is not looked at: `load` judges
+    it. Raises UsageError where nothing is left, and UnreadableCheckpoint for standard input or a closed folder.
+    """
+    if not arguments:
+        return [_only_checkpoint_here()], []
+    paths: list[str] = []
+    notices: list[str] = []
+    for argument in arguments:
+        for path in _matches(argument):
+            if Path(path).is_dir():
+                found, notice = _of_folder(path)
+                paths += found
+                notices += notice
+            else:
+                paths.append(path)
+    return paths, notices
+
+
+def candidates(path: str) -> tuple[list[str], int]:
+    """(checkpoints, others): the checkpoints in the folder `path`, in natural order, and the number of other files.
+
+    Only files in it count, not those below it, and by their content. Raises UnreadableCheckpoint where it may not be
+    listed.
+    """
+    sniff(path)  # the sentence for a folder that cannot be listed
+    with os.scandir(path) as entries:
+        files = sorted((entry.name for entry in entries if not entry.is_dir()), key=natural_key)
+    inside = [name if path == os.curdir else os.path.join(path, name) for name in files]  # noqa: PTH118 (a path stays as given)
+    found = [file for file in inside if _is_supported(file)]
+    return found, len(files) - len(found)
+
+
+def natural_key(text: str) -> tuple[list[str | int], str]:
+    """A sort key that puts epoch2 before epoch10: runs of digits compare as numbers."""
+    # Splitting at a group alternates text and digits, so that the same place always compares the same type.
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", text))], text
+
+
+def _matches(argument: str) -> list[str]:
+    if argument == "-":
+        sniff(argument)
+    if not glob.has_magic(argument) or os.path.lexists(argument):
+        return [argument]
+    found = sorted(glob.glob(argument, recursive=True), key=natural_key)  # noqa: PTH207 (Path.glob rewrites the path)
+    if not found:
+        raise UsageError(f"{argument}: no file matches this pattern")
+    return found
+
+
+def _of_folder(path: str) -> tuple[list[str], list[str]]:
+    if sniff(path) is not Format.FOLDER:
+        return [path], []  # one checkpoint in several files: refused, or read, as a whole
+    found, others = candidates(path)
+    if not found:
+        raise UsageError(
+            f"{path}: none of the {others} files in this folder is a checkpoint that can be read; name a file"
+        )
+    if not others:
+        return found, []
+    return found, [
+        f"{path}: {others} other {'file was' if others == 1 else 'files were'} passed over: not a checkpoint"
+    ]
+
+
+def _only_checkpoint_here() -> str:
+    found, _ = candidates(os.curdir)
+    match found:
+        case [path]:
+            return path
+        case []:
+            raise UsageError("no MODEL was given and the current folder holds no checkpoint; name a file")
+        case _:
+            there = f"the current folder holds {len(found)} checkpoints: {listed(found, 10)}"
+            raise UsageError(f"no MODEL was given and {there}; name one")
+
+
+def _is_supported(path: str) -> bool:
+    try:
+        return sniff(path) in SUPPORTED
+    except UnreadableCheckpoint:
+        return False
