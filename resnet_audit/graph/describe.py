@@ -1,0 +1,69 @@
+"""The result of `graph`: what was found in a checkpoint, as plain data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from resnet_audit.graph.ir import is_weight
+from resnet_audit.results import BlockEntry, GraphResult, Note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+    from resnet_audit.checkpoint import Checkpoint
+    from resnet_audit.graph.residual import ResidualGraph
+
+
+def describe(checkpoint: Checkpoint, graph: ResidualGraph) -> GraphResult:
+    """Blocks, the place of every weight layer, assumptions, and what in the file deserves a look."""
+    places = {node.name: graph.placement[node.name] for node in graph.nodes if is_weight(node)}
+    nonfinite = nonfinite_count(checkpoint.tensors.values())
+    notes = []
+    if nonfinite:
+        notes.append(Note(code="nonfinite", message=f"{nonfinite} weights are NaN or infinite"))
+    if checkpoint.dangerous_globals:
+        names = ", ".join(checkpoint.dangerous_globals)
+        notes.append(
+            Note(code="dangerous_globals", message=f"the file names {names}; nothing of it was imported or run")
+        )
+    return GraphResult(
+        source=graph.source,
+        family=graph.family,
+        runnable=graph.runnable,
+        runnable_reason=graph.runnable_reason,
+        stem=tuple(name for name, place in places.items() if place == "stem"),
+        between=tuple(name for name, place in places.items() if place == "between"),
+        head=tuple(name for name, place in places.items() if place == "head"),
+        unplaced=graph.unplaced,
+        block_count=len(graph.blocks),
+        unplaced_count=len(graph.unplaced),
+        nonfinite_count=nonfinite,
+        dangerous_globals=checkpoint.dangerous_globals,
+        dangerous_globals_count=len(checkpoint.dangerous_globals),
+        assumptions=graph.assumptions,
+        blocks=tuple(
+            BlockEntry(
+                name=block.name,
+                skip=block.skip_kind,
+                weight_layers=block.weight_layers,
+                layers=block.layers,
+                skip_layers=block.skip_layers,
+                stage=block.stage,
+                transition=block.transition,
+                input_shape=graph.by_name[block.fork].shape,
+                output_shape=graph.by_name[block.join].shape,
+                evidence=block.evidence,
+            )
+            for block in graph.blocks
+        ),
+        notes=tuple(notes),
+    )
+
+
+def nonfinite_count(tensors: Iterable[Tensor]) -> int:
+    """The number of NaN and infinite entries of all floating tensors."""
+    return sum(int((~torch.isfinite(tensor)).sum()) for tensor in tensors if tensor.is_floating_point())

@@ -1,0 +1,239 @@
+"""The weights-only front end: from the tensors of a state dict to a residual graph.
+
+A recognised family becomes a complete graph, and every fact that the weights do not hold is listed as an assumption.
+Anything else keeps its weight layers as loose nodes, with the reason why the network cannot be run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resnet_audit.errors import NothingToAnalyse
+from resnet_audit.graph.blocks import find_blocks
+from resnet_audit.graph.families import (
+    BlockPlan,
+    Layer,
+    NotThisFamily,
+    Plan,
+    layers_of,
+    projection_on_preactivation,
+    recognise,
+)
+from resnet_audit.graph.ir import Activation, Add, Conv, Flatten, Input, Linear, Node, Norm, Op, Pad, Pool, Slice
+from resnet_audit.graph.residual import ResidualGraph
+from resnet_audit.graph.shapes import with_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from resnet_audit.checkpoint import Checkpoint
+    from resnet_audit.settings import Settings
+
+EPS = 1e-5
+"""The eps of batch normalisation: torch's default, not stored in a state dict."""
+
+
+def discover(checkpoint: Checkpoint, settings: Settings) -> ResidualGraph:
+    """The residual graph of a checkpoint. Raises NothingToAnalyse without weight layers, UsageError on a wrong size."""
+    tensors = checkpoint.tensors
+    if not any(layer.kind in {"conv", "linear"} for layer in layers_of(tensors).values()):
+        raise NothingToAnalyse("no convolution and no linear layer; there is nothing to analyse")
+    try:
+        plan = recognise(tensors)
+        builder = _Builder(plan)
+        builder.build()
+    except NotThisFamily as reason:
+        return _structure_only(tensors, str(reason))
+    except _NeedsConsent as reason:
+        if not settings.assume:
+            return _structure_only(tensors, str(reason), family=plan.family)
+    size, origin = _input_size(plan, settings)
+    nodes = with_shapes(tuple(builder.nodes), size)
+    return ResidualGraph(
+        source="weights",
+        family=plan.family,
+        nodes=nodes,
+        blocks=find_blocks(nodes, "named"),
+        assumptions=(f"input size {'x'.join(map(str, size))} ({origin})", *plan.assumptions, *builder.assumptions),
+    )
+
+
+def _input_size(plan: Plan, settings: Settings) -> tuple[tuple[int, ...], str]:
+    if settings.input_size is not None:
+        return settings.input_size, "given"
+    channels = plan.stem.weight.shape[1]
+    if plan.stem.weight.shape[2] == 7:
+        return (channels, 224, 224), "the usual one of nets with a 7x7 stem; --input-size sets another"
+    return (channels, 32, 32), "the usual one of nets with a 3x3 stem; --input-size sets another"
+
+
+def _structure_only(tensors: Mapping[str, Tensor], reason: str, family: str | None = None) -> ResidualGraph:
+    layers = layers_of(tensors)
+    loose = tuple(
+        Node(name=layer.name, op=_loose(layer)) for layer in layers.values() if layer.kind in {"conv", "linear"}
+    )
+    return ResidualGraph(
+        source="weights",
+        family=family,
+        nodes=(),
+        blocks=(),
+        loose=loose,
+        unplaced=tuple(layers),
+        runnable_reason=reason,
+    )
+
+
+def _loose(layer: Layer) -> Op:
+    bias = layer.members.get("bias")
+    if layer.kind == "linear":
+        return Linear(weight=layer.weight, bias=bias)
+    return _conv(layer, stride=1, groups=1)
+
+
+def _conv(layer: Layer, *, stride: int, groups: int) -> Conv:
+    height, width = layer.weight.shape[2:]
+    return Conv(
+        weight=layer.weight,
+        bias=layer.members.get("bias"),
+        stride=(stride, stride),
+        padding=(height // 2, width // 2),
+        groups=groups,
+    )
+
+
+class _NeedsConsent(Exception):
+    """The graph is complete but rests on a guess that --assume must allow."""
+
+
+class _Builder:
+    """Writes the nodes of a plan in order, with `last` the newest value and `width` its channels."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.nodes: list[Node] = []
+        self.assumptions: list[str] = []
+        self.width = plan.stem.weight.shape[1]
+        self.last = self.add("input", Input())
+
+    def build(self) -> None:
+        """Write every node. Raises NotThisFamily where the layers do not fit each other, _NeedsConsent for a guess."""
+        self.stem()
+        for block in self.plan.blocks:
+            self.block(block)
+        self.chain()
+        if self.plan.final_norm is not None:
+            self.relu("final", self.norm(self.plan.final_norm))
+        self.add("pool", Pool(kind="avg", kernel=None))
+        self.add("flatten", Flatten())
+        self.add(self.plan.head.name, Linear(weight=self.plan.head.weight, bias=self.plan.head.members.get("bias")))
+        self.assumptions.append("the last map is averaged over all positions before the head")
+        if self.plan.chain:
+            raise _NeedsConsent(
+                "a plain chain: where it strides and pools is not stored in a state dict; "
+                "--assume takes stride 2 wherever the channels grow and no pooling"
+            )
+
+    def add(self, name: str, op: Op, *inputs: str) -> str:
+        """Append a node that reads `inputs`, by default the last value; its name is the new last value."""
+        taken = {node.name for node in self.nodes}
+        while name in taken:
+            name += "_"
+        self.nodes.append(Node(name=name, op=op, inputs=inputs or ((self.last,) if self.nodes else ())))
+        self.last = name
+        return name
+
+    def conv(self, layer: Layer, stride: int, source: str, width: int) -> str:
+        """A convolution with 'same' padding; its groups are what its kernel leaves of the channels it reads."""
+        per_group, outputs = layer.weight.shape[1], layer.weight.shape[0]
+        if width % per_group or outputs % (width // per_group):
+            raise NotThisFamily(f"{layer.name} cannot read the {width} channels that reach it")
+        if layer.weight.shape[2] % 2 == 0 or layer.weight.shape[3] % 2 == 0:
+            raise NotThisFamily(f"{layer.name} has an even-sized kernel, whose padding is not stored")
+        return self.add(layer.name, _conv(layer, stride=stride, groups=width // per_group), source)
+
+    def norm(self, layer: Layer) -> str:
+        """A batch normalisation of the last value."""
+        mean, var = layer.members.get("running_mean"), layer.members.get("running_var")
+        if mean is None or var is None:
+            raise NotThisFamily(f"{layer.name} has no running statistics, so its evaluation mode is undefined")
+        weight, bias = layer.members.get("weight"), layer.members.get("bias")
+        return self.add(layer.name, Norm(weight=weight, bias=bias, mean=mean, var=var, eps=EPS))
+
+    def relu(self, name: str, source: str) -> str:
+        """A ReLU of `source`."""
+        return self.add(f"{name}.relu", Activation(kind="relu"), source)
+
+    def stem(self) -> None:
+        """The stem convolution, its norm and ReLU where it has a norm, and the pooling of a 7x7 stem."""
+        stem, size = self.plan.stem, tuple(self.plan.stem.weight.shape[2:])
+        if size not in {(3, 3), (7, 7), (1, 1)}:
+            raise NotThisFamily(f"the stride of a {size[0]}x{size[1]} stem is not stored and no family fixes it")
+        self.conv(stem, 2 if size == (7, 7) else 1, self.last, self.width)
+        if self.plan.stem_norm is not None:
+            self.relu(stem.name, self.norm(self.plan.stem_norm))
+        if size == (7, 7):
+            self.add("maxpool", Pool(kind="max", kernel=(3, 3), stride=(2, 2), padding=(1, 1)))
+        text = "stride 2, then 3x3 max-pooling with stride 2" if size == (7, 7) else "stride 1, no pooling"
+        self.assumptions.append(f"stem: {text}")
+        self.width = stem.weight.shape[0]
+        if self.plan.blocks:
+            self.assumptions.append(
+                "the first block of every stage but the first has stride 2, in its first 3x3 convolution"
+            )
+
+    def block(self, block: BlockPlan) -> None:
+        """One residual block, then its ReLU unless it is pre-activated."""
+        outputs = block.convs[-1].weight.shape[0]
+        changes = block.shortcut is not None or outputs != self.width
+        stride = 2 if block.stage > 0 and block.first_of_stage and changes else 1
+        raw, activated = self.last, None
+        if self.plan.preactivation:
+            activated = self.relu(block.norms[0].name, self.norm(block.norms[0]))
+        branch = self.branch(block, stride)
+        skip_source = activated if activated is not None and projection_on_preactivation(self.plan) else raw
+        skip = self.skip(block, stride, raw if block.shortcut is None else skip_source, outputs)
+        self.add(f"{block.name}.add", Add(), branch, skip)
+        if not self.plan.preactivation:
+            self.relu(block.name, self.last)
+        self.width = outputs
+
+    def branch(self, block: BlockPlan, stride: int) -> str:
+        """The convolutions of a block with the norms and ReLUs between them."""
+        wide = [index for index, conv in enumerate(block.convs) if max(conv.weight.shape[2:]) > 1]
+        width, last = self.width, len(block.convs) - 1
+        for index, conv in enumerate(block.convs):
+            self.conv(conv, stride if index == (wide or [0])[0] else 1, self.last, width)
+            width = conv.weight.shape[0]
+            if self.plan.preactivation and index < last:
+                self.relu(block.norms[index + 1].name, self.norm(block.norms[index + 1]))
+            elif not self.plan.preactivation:
+                self.norm(block.norms[index])
+                if index < last:
+                    self.relu(block.norms[index].name, self.last)
+        return self.last
+
+    def skip(self, block: BlockPlan, stride: int, source: str, outputs: int) -> str:
+        """The shortcut: identity, projection, or subsampling and zero channels on both sides. Leaves its end's name."""
+        if block.shortcut is not None:
+            self.conv(block.shortcut, stride, source, self.width)
+            return self.last if block.shortcut_norm is None else self.norm(block.shortcut_norm)
+        if outputs == self.width:
+            return source
+        if outputs < self.width or (outputs - self.width) % 2:
+            raise NotThisFamily(f"block {block.name} goes from {self.width} to {outputs} channels without a projection")
+        if stride > 1:
+            source = self.add(f"{block.name}.subsample", Slice(step=(stride, stride)), source)
+        half = (outputs - self.width) // 2
+        text = "shortcuts that change shape subsample by their stride and put zero channels on both sides, half each"
+        if text not in self.assumptions:
+            self.assumptions.append(text)
+        return self.add(f"{block.name}.pad", Pad(before=half, after=half), source)
+
+    def chain(self) -> None:
+        """The rest of a plain chain."""
+        for conv, norm in self.plan.chain:
+            self.conv(conv, 2 if conv.weight.shape[0] > self.width else 1, self.last, self.width)
+            self.relu(norm.name, self.norm(norm))
+            self.width = conv.weight.shape[0]
