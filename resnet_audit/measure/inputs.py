@@ -1,0 +1,124 @@
+"""The inputs that measured numbers are measured on.
+
+Without data they are 1/f noise (`pink`): closer to the statistics of natural images than white noise, and far from real
+data all the same. Every report says which kind was used and how far it is from the data behind the BN statistics.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from resnet_audit.checkpoint import load
+from resnet_audit.errors import UnreadableCheckpoint, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from resnet_audit.settings import Settings
+
+LARGEST_DATA = 4 << 30
+"""Declared bytes of a data file beyond which it is refused rather than unpacked into memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """A batch (N, C, H, W) with its kind (data, pink, gaussian) and, from data that has them, labels (N,)."""
+
+    kind: str
+    values: Tensor
+    labels: Tensor | None = None
+
+
+def make_inputs(size: tuple[int, ...], settings: Settings) -> Inputs:
+    """The inputs that the settings ask for, each of `size` = (C, H, W). Raises UsageError, UnreadableCheckpoint."""
+    dtype = getattr(torch, settings.dtype)
+    if settings.data is not None:
+        return _chosen(read_data(settings.data), size, settings, dtype)
+    generator = torch.Generator().manual_seed(settings.seed)
+    white = torch.randn(settings.samples, *size, generator=generator, dtype=torch.float64)
+    if settings.inputs == "gaussian":
+        return Inputs(kind="gaussian", values=white.to(dtype))
+    return Inputs(kind="pink", values=pink(white).to(dtype))
+
+
+def pink(white: Tensor) -> Tensor:
+    """1/f noise of unit variance from white noise (..., H, W): each Fourier amplitude is divided by its frequency.
+
+    The constant gets the amplitude of the lowest frequency, so that images differ in their mean.
+    """
+    height, width = white.shape[-2:]
+    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None, :]).double()
+    amplitude = frequency.clamp(min=1.0 / max(height, width)).reciprocal()
+    both_halves = torch.full_like(amplitude, 2.0)
+    both_halves[:, 0] = 1.0
+    if width % 2 == 0:
+        both_halves[:, -1] = 1.0
+    power = (both_halves * amplitude**2).sum() / (height * width)
+    noise: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=(height, width))
+    return noise / power.sqrt()
+
+
+def read_data(path: str) -> dict[str, Tensor]:
+    """`inputs` (N, C, H, W) and, if there, `labels` (N,) of a .npz, .npy, .pt or .safetensors file, by its content."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - paths are kept as the user wrote them
+            head = file.read(8)
+    except OSError as error:
+        reason = (error.strerror or "unreadable").lower()
+        raise UnreadableCheckpoint(path, reason, "no inputs can be read", "give --data a readable file") from None
+    arrays = _numpy_arrays(path, head)
+    found = {name: torch.from_numpy(value) for name, value in arrays.items()} if arrays is not None else None
+    tensors: Mapping[str, Tensor] = load(path).tensors if found is None else found
+    if "inputs" not in tensors:
+        names = ", ".join(sorted(tensors)[:5])
+        raise UnreadableCheckpoint(
+            path, f"a file with {names}", "it has no array named `inputs`", "name the images `inputs`"
+        )
+    return {name: tensors[name] for name in ("inputs", "labels") if name in tensors}
+
+
+def _numpy_arrays(path: str, head: bytes) -> dict[str, np.ndarray] | None:
+    """The arrays of a numpy file, or None if it is not one. Nothing is unpickled."""
+    try:
+        if head.startswith(b"\x93NUMPY"):
+            return {"inputs": np.array(np.load(path, mmap_mode="r", allow_pickle=False))}
+        if head.startswith(b"PK\x03\x04"):
+            with zipfile.ZipFile(path) as archive:
+                members = archive.infolist()
+            if not all(member.filename.endswith(".npy") for member in members):
+                return None
+            if sum(member.file_size for member in members) > LARGEST_DATA:
+                raise UnreadableCheckpoint(
+                    path, "an npz archive", "it unpacks to over 4 GiB", "give --data a smaller sample"
+                )
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files if name in {"inputs", "labels"}}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError):
+        raise UnreadableCheckpoint(
+            path, "a damaged numpy file or one with Python objects", "nothing is unpickled", "save plain numeric arrays"
+        ) from None
+    return None
+
+
+def _chosen(data: Mapping[str, Tensor], size: tuple[int, ...], settings: Settings, dtype: torch.dtype) -> Inputs:
+    inputs, labels = data["inputs"], data.get("labels")
+    if tuple(inputs.shape[1:]) != size or not len(inputs) or not (inputs.is_floating_point() or inputs.dtype.is_signed):
+        raise UsageError(
+            f"{settings.data}: inputs of shape {tuple(inputs.shape)} and type {inputs.dtype}; they are not normalised "
+            f"images of {'x'.join(map(str, size))}; save them as floats (N, C, H, W), normalised as in training"
+        )
+    if labels is not None and (labels.ndim != 1 or len(labels) != len(inputs) or labels.is_floating_point()):
+        raise UsageError(f"{settings.data}: labels must be one integer for each of the {len(inputs)} inputs")
+    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(settings.seed))
+    rows = order[: settings.samples].sort().values
+    values = inputs[rows].to(dtype)
+    if not bool(torch.isfinite(values).all()):
+        raise UsageError(f"{settings.data}: some inputs are not finite numbers; clean the data first")
+    return Inputs(kind="data", values=values, labels=None if labels is None else labels[rows].long())

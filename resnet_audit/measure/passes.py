@@ -1,0 +1,96 @@
+"""One recorded forward pass, and what the analyses of gradients take from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+from resnet_audit.errors import UsageError
+from resnet_audit.graph.adjoint import save
+from resnet_audit.graph.execute import run
+from resnet_audit.graph.ir import Node, Norm
+from resnet_audit.results import InputsUsed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from resnet_audit.graph import ResidualGraph
+    from resnet_audit.measure.inputs import Inputs
+    from resnet_audit.settings import Objective
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """What one forward pass leaves: the value at `start`, the logits, what the adjoints need, and the BN mismatch."""
+
+    start: str
+    value: Tensor
+    logits: Tensor
+    saved: Mapping[str, Tensor]
+    inputs: InputsUsed
+
+
+def record(graph: ResidualGraph, inputs: Inputs) -> Recording:
+    """The recording of the network on `inputs`; `start` is the input of the first block (without blocks, the input)."""
+    start = graph.blocks[0].fork if graph.blocks else graph.nodes[0].name
+    saved: dict[str, Tensor] = {}
+    at_start = {graph.nodes[0].name: inputs.values}
+    mismatch: list[tuple[Tensor, Tensor]] = []
+
+    def visit(node: Node, values: list[Tensor], value: Tensor) -> None:
+        kept = save(node.op, values)
+        if kept is not None:
+            saved[node.name] = kept
+        if node.name == start:
+            at_start[start] = value
+        if isinstance(node.op, Norm):
+            mismatch.append(_mismatch(node.op, values[0]))
+
+    with torch.no_grad():
+        logits = run(graph.nodes, {graph.nodes[0].name: inputs.values}, graph.output, visit)
+    means, spreads = (torch.cat(column) for column in zip(*mismatch, strict=True)) if mismatch else (None, None)
+    used = InputsUsed(
+        kind=inputs.kind,
+        n=len(inputs.values),
+        bn_mismatch_mean=None if means is None else float(means.mean()),
+        bn_mismatch_logsd=None if spreads is None else float(spreads.mean()),
+    )
+    return Recording(start=start, value=at_start[start], logits=logits, saved=saved, inputs=used)
+
+
+def _mismatch(op: Norm, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Per channel |batch mean - running mean| / running sd and |ln(batch sd / running sd)|, dead channels by eps."""
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    var, mean = torch.var_mean(x.double(), dim=axes, correction=0)
+    running = op.var.double() + op.eps
+    return (mean - op.mean.double()).abs() / running.sqrt(), ((var + op.eps) / running).log().abs() / 2
+
+
+def cotangent_at_logits(logits: Tensor, objective: Objective, labels: Tensor | None, seed: int) -> Tensor:
+    """The gradient of the summed objective with respect to the logits (N, classes).
+
+    logit: of the predicted class; ce: cross-entropy to the labels, else to the prediction; random: standard normal.
+    """
+    if objective == "random":
+        generator = torch.Generator().manual_seed(seed + 1)
+        return torch.randn(logits.shape, generator=generator, dtype=torch.float64).to(logits.dtype)
+    predicted = logits.argmax(1)
+    if objective == "logit":
+        return F.one_hot(predicted, logits.shape[1]).to(logits.dtype)
+    target = predicted if labels is None else labels
+    if int(target.min()) < 0 or int(target.max()) >= logits.shape[1]:
+        raise UsageError(f"a label lies outside the {logits.shape[1]} classes of the network; give it its own labels")
+    return logits.softmax(1) - F.one_hot(target, logits.shape[1]).to(logits.dtype)
+
+
+def autograd_gradient(graph: ResidualGraph, recording: Recording, cotangent: Tensor) -> Tensor:
+    """The gradient at `recording.start` by torch's autograd: the reference that the exact decomposition must sum to."""
+    leaf = recording.value.detach().requires_grad_()
+    output = run(graph.nodes, {recording.start: leaf}, graph.output)
+    (gradient,) = torch.autograd.grad(output, leaf, cotangent)
+    return gradient

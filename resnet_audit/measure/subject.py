@@ -1,0 +1,209 @@
+"""A graph with its settings and the facts that several analyses need, each computed once, on first use."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from resnet_audit.errors import NonFinite
+from resnet_audit.graph.execute import norm_affine
+from resnet_audit.graph.fold import Folded, fold_norms
+from resnet_audit.graph.ir import Conv, Linear, Node, Norm, consumers_of, is_weight
+from resnet_audit.linear import conv_norm_upper, map_layers, matrix_norm_upper
+from resnet_audit.measure.inputs import Inputs, make_inputs
+from resnet_audit.measure.lipschitz import log, log_lipschitz
+from resnet_audit.measure.passages import Passage, passages_of
+from resnet_audit.measure.passes import Recording, cotangent_at_logits, record
+from resnet_audit.settings import Settings, no_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from resnet_audit.graph import ResidualGraph
+    from resnet_audit.graph.blocks import Block
+    from resnet_audit.settings import Progress
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Lipschitz constants, for every input, of a block's branch and of the whole block up to its join."""
+
+    branch: float
+    block: float
+
+
+class Subject:
+    """What is audited. Its properties raise NotRunnable, NonFinite or UsageError where they cannot be had."""
+
+    def __init__(
+        self, graph: ResidualGraph, settings: Settings | None = None, progress: Progress = no_progress
+    ) -> None:
+        self.graph = graph
+        self.settings = settings or Settings()
+        self.progress = progress
+
+    @property
+    def threads(self) -> int:
+        """Threads to compute with: the setting, else every processor this process may use."""
+        return self.settings.threads or len(os.sched_getaffinity(0))
+
+    @cached_property
+    def fold(self) -> Folded:
+        """The nodes with every norm that follows a weight layer folded into it."""
+        self.graph.require_runnable()
+        self._require_finite(self.graph.nodes)
+        folded = fold_norms(self.graph.nodes)
+        self._require_finite(folded.nodes)
+        return folded
+
+    def _require_finite(self, nodes: tuple[Node, ...]) -> None:
+        broken = next((node.name for node in nodes if not _finite(node)), None)
+        if broken is not None:
+            raise NonFinite(f"{broken} holds NaN or infinite numbers, so nothing is defined that passes through it")
+
+    @property
+    def folded(self) -> tuple[Node, ...]:
+        """The folded nodes."""
+        return self.fold.nodes
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The graph's blocks in terms of the folded nodes."""
+        name = self.fold.name
+        return tuple(
+            replace(
+                block,
+                fork=name(block.fork),
+                branch=tuple(dict.fromkeys(map(name, block.branch))),
+                skip=tuple(dict.fromkeys(map(name, block.skip))),
+            )
+            for block in self.graph.blocks
+        )
+
+    @property
+    def start(self) -> str:
+        """The folded node whose value enters the first block; without blocks, the input."""
+        return self.blocks[0].fork if self.blocks else self.graph.nodes[0].name
+
+    @cached_property
+    def readers(self) -> dict[str, list[tuple[Node, int]]]:
+        """For each node of the graph as found, what reads it."""
+        return consumers_of(self.graph.nodes)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every node, without batch."""
+        return {node.name: node.shape or () for node in self.graph.nodes}
+
+    @cached_property
+    def norms(self) -> dict[str, float]:
+        """Certified l2 norms of the folded weight nodes (zero padding, real input size) and of the norms left alone."""
+        jobs = [node for node in self.folded if is_weight(node)]
+        uppers = self.map_layers("operator norms", self.norm_upper, jobs)
+        alone = {
+            node.name: float(norm_affine(node.op, _one())[0].abs().max())
+            for node in self.folded
+            if isinstance(node.op, Norm)
+        }
+        return {**dict(zip((job.name for job in jobs), uppers, strict=True)), **alone}
+
+    def norm_upper(self, node: Node) -> float:
+        """The certified l2 norm of one weight node, as it stands."""
+        if isinstance(node.op, Linear):
+            return matrix_norm_upper(node.op.weight)
+        op = node.op
+        if not isinstance(op, Conv):
+            raise TypeError(f"{node.name} is not a weight node")
+        _, height, width = self.shapes[node.inputs[0]]
+        return conv_norm_upper(
+            op.weight,
+            size=(height, width),
+            stride=op.stride,
+            padding=op.padding,
+            dilation=op.dilation,
+            groups=op.groups,
+        )
+
+    def map_layers(self, stage: str, function: Callable[[Node], Value], jobs: Sequence[Node]) -> list[Value]:
+        """`function` of every job on all threads, reported as progress of `stage`."""
+        done = itertools.count(1)
+
+        def counted(job: Node) -> Value:
+            value = function(job)
+            self.progress(stage, next(done), len(jobs))
+            return value
+
+        return map_layers(counted, jobs, self.threads)
+
+    @cached_property
+    def log_norms(self) -> dict[str, float]:
+        """ln of `norms`; -inf for a layer of zeros."""
+        return {name: log(value) for name, value in self.norms.items()}
+
+    def log10_lipschitz(self) -> float | None:
+        """log10 of a certified Lipschitz constant of the whole network; None where a node has no rule or it is 0."""
+        found = log_lipschitz(self.folded, self.log_norms, self.folded[0].name, shapes=self.shapes)
+        value = found.get(self.graph.output, -math.inf)
+        return None if value == -math.inf else value / math.log(10.0)
+
+    def certificate(self, block: Block) -> Certificate | None:
+        """Certified constants of one of `blocks`; None where an operation has no rule."""
+        order = {node.name: index for index, node in enumerate(self.folded)}
+        inside = self.folded[order[block.fork] : order[block.join] + 1]
+        found = log_lipschitz(inside, self.log_norms, block.fork, shapes=self.shapes)
+        if block.join not in found:
+            return None
+        by_name = {node.name: node for node in inside}
+        branch = math.fsum(math.exp(found[by_name[name].inputs[position]]) for name, position in block.branch_edges)
+        return Certificate(branch=branch, block=math.exp(found[block.join]))
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """The inputs of every measured number."""
+        return make_inputs(self.graph.input_size, self.settings)
+
+    @cached_property
+    def recording(self) -> Recording:
+        """One recorded forward pass on the inputs."""
+        self.graph.require_runnable()
+        self._require_finite(self.graph.nodes)
+        return record(self.graph, self.inputs)
+
+    @cached_property
+    def cotangent(self) -> Tensor:
+        """The gradient of the objective with respect to the logits, (N, classes)."""
+        settings = self.settings
+        return cotangent_at_logits(self.recording.logits, settings.objective, self.inputs.labels, settings.seed)
+
+    @cached_property
+    def passages(self) -> tuple[Passage, ...]:
+        """How the gradient of the objective passes each block, in the order of the blocks."""
+        seed = (self.graph.output, self.cotangent)
+        return passages_of(self.folded, self.blocks, self.recording, seed) if self.blocks else ()
+
+
+def _finite(node: Node) -> bool:
+    """Whether all the numbers that a node multiplies with or adds are finite."""
+    match node.op:
+        case Conv(weight=weight, bias=bias) | Linear(weight=weight, bias=bias):
+            numbers = [weight, bias]
+        case Norm():
+            numbers = list(norm_affine(node.op, _one()))
+        case _:
+            return True
+    return all(bool(torch.isfinite(tensor).all()) for tensor in numbers if tensor is not None)
+
+
+def _one() -> Tensor:
+    """A value whose dtype and rank ask for (C,) vectors in float64."""
+    return torch.ones(1, 1, dtype=torch.float64)

@@ -1,0 +1,1 @@
+"""One file per idea: source, formula, symbols, status, then the function."""

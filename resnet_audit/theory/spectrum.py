@@ -1,0 +1,158 @@
+"""Singular values of every weight layer, as a linear operator on its real grid.
+
+Source   Sedghi, Gupta, Long 2019 (arXiv 1805.10408) for stride 1; strides, groups, dilation, the certificate derived.
+Formula  sigma(T) = union over frequencies w of sigma(A(w)), A the symbol of the kernel on the circular grid
+Symbols  T  the layer; `folded`: with the batch normalisation behind it, diag(gamma / sqrt(var + eps)) T
+         sigma_upper  certified for zero padding: the largest singular value on a torus that contains the padded image
+Reads    near 1 keeps norms. A residual block can be near an isometry though none of its layers is.
+Status   exact for circular padding; sigma_upper, branch_upper and interval are certified, and loose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from resnet_audit.errors import UsageError
+from resnet_audit.graph.fold import fold
+from resnet_audit.graph.ir import Conv, Linear, Node, Norm
+from resnet_audit.linear import (
+    circular_grid,
+    conv_norm_upper,
+    conv_singular_values,
+    matrix_norm_upper,
+    matrix_singular_values,
+    spectrum_numbers,
+)
+from resnet_audit.results import Note, SpectrumBlock, SpectrumLayer, SpectrumNumbers, SpectrumResult
+
+if TYPE_CHECKING:
+    from resnet_audit.measure import Subject
+
+Size = tuple[int, int]
+
+
+def analyse(subject: Subject) -> SpectrumResult:
+    """Spectra of all weight layers and certified block intervals. Raises UsageError where the grids are unknown."""
+    graph = subject.graph
+    layers = subject.map_layers("spectra", lambda node: _layer(subject, node), graph.weight_nodes)
+    finite = [layer for layer in layers if layer.sigma_max is not None]
+    largest = max(finite, key=lambda layer: layer.sigma_max or 0.0, default=None)
+    return SpectrumResult(
+        sigma_max=None if largest is None else largest.sigma_max,
+        sigma_max_where=None if largest is None else largest.name,
+        layers=tuple(layers),
+        blocks=_blocks(subject) if graph.runnable and len(finite) == len(layers) else (),
+        notes=tuple(_notes(subject, layers)),
+    )
+
+
+def _layer(subject: Subject, node: Node) -> SpectrumLayer:
+    op = node.op
+    if not isinstance(op, Conv | Linear):
+        raise TypeError(f"{node.name} is not a weight layer")
+    size = _input_grid(subject, node) if isinstance(op, Conv) else None
+    raw = _numbers(op, size)
+    norm = _following_norm(subject, node)
+    folded = None if norm is None or raw is None else _numbers(fold(op, norm), size)
+    return SpectrumLayer(
+        name=node.name,
+        block=subject.graph.block_of(node.name),
+        kind="conv" if isinstance(op, Conv) else "linear",
+        shape=tuple(op.weight.shape),
+        stride=op.stride if isinstance(op, Conv) else (),
+        groups=op.groups if isinstance(op, Conv) else 1,
+        grid=() if size is None or not isinstance(op, Conv) else circular_grid(size, op.stride),
+        method="SVD of the matrix" if size is None else "SVD of the symbol, circular grid",
+        folded=folded,
+        **_as_fields(raw),
+    )
+
+
+def _numbers(op: Conv | Linear, size: Size | None) -> SpectrumNumbers | None:
+    """The statistics of one operator on a grid; None if its weights are not finite."""
+    if not bool(op.weight.isfinite().all()) or (op.bias is not None and not bool(op.bias.isfinite().all())):
+        return None
+    if isinstance(op, Linear) or size is None:
+        upper = matrix_norm_upper(op.weight)
+        rows, columns = op.weight.shape
+        return spectrum_numbers(matrix_singular_values(op.weight), sigma_upper=upper, block_shape=(rows, columns))
+    upper = conv_norm_upper(
+        op.weight, size=size, stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups
+    )
+    values = conv_singular_values(op.weight, circular_grid(size, op.stride), op.stride, op.groups, op.dilation)
+    block = (op.weight.shape[0] // op.groups, op.stride[0] * op.stride[1] * op.weight.shape[1])
+    return spectrum_numbers(values, sigma_upper=upper, block_shape=block)
+
+
+def _as_fields(numbers: SpectrumNumbers | None) -> dict[str, Any]:
+    """The statistics as fields of a layer, each None without statistics."""
+    return {field.name: None if numbers is None else getattr(numbers, field.name) for field in fields(SpectrumNumbers)}
+
+
+def _input_grid(subject: Subject, node: Node) -> Size:
+    """Rows and columns of the image that a convolution reads."""
+    if node.inputs:
+        _, height, width = subject.shapes[node.inputs[0]]
+        return height, width
+    given = subject.settings.input_size
+    if given is None or len(given) != 3:
+        reason = subject.graph.runnable_reason
+        raise UsageError(
+            f"the grid of {node.name} is unknown: {reason}; --input-size CxHxW takes HxW for every convolution"
+        )
+    return given[1], given[2]
+
+
+def _following_norm(subject: Subject, node: Node) -> Norm | None:
+    readers = subject.readers.get(node.name, [])
+    if len(readers) != 1:
+        return None
+    op = readers[0][0].op
+    return op if isinstance(op, Norm) else None
+
+
+def _blocks(subject: Subject) -> tuple[SpectrumBlock, ...]:
+    rows = []
+    for block in subject.blocks:
+        found = subject.certificate(block)
+        interval = None
+        if found is not None:
+            lower = max(0.0, 1.0 - found.branch) if block.skip_kind == "identity" else 0.0
+            interval = (lower, found.block)
+        rows.append(
+            SpectrumBlock(
+                name=block.name,
+                branch_sigma_max=None,
+                block_sigma_max=None,
+                branch_upper=None if found is None else found.branch,
+                interval=interval,
+            )
+        )
+    return tuple(rows)
+
+
+def _notes(subject: Subject, layers: list[SpectrumLayer]) -> list[Note]:
+    notes = [
+        Note(code="nonfinite", message="weights are not finite: no spectrum", where=layer.name)
+        for layer in layers
+        if layer.sigma_max is None
+    ]
+    rounded = [
+        node.name for node in subject.graph.weight_nodes if isinstance(node.op, Conv) and _rounded(subject, node)
+    ]
+    notes += [
+        Note(code="grid_rounded", message="grid rounded up to a multiple of the stride", where=name) for name in rounded
+    ]
+    if subject.graph.loose:
+        message = "the structure is unknown: every convolution is taken with stride 1, no groups, on the size given"
+        notes.append(Note(code="assumed_grid", message=message))
+    if subject.graph.blocks:
+        message = "branch_sigma_max and block_sigma_max (measured Jacobians) are not computed by this version"
+        notes.append(Note(code="not_in_this_version", message=message))
+    return notes
+
+
+def _rounded(subject: Subject, node: Node) -> bool:
+    size = _input_grid(subject, node)
+    return isinstance(node.op, Conv) and circular_grid(size, node.op.stride) != size
