@@ -1,0 +1,148 @@
+"""The spectrum: the size and the density of the singular values of every layer, then of every block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resnet_audit.render import glyphs, words
+from resnet_audit.render.fit import Column
+from resnet_audit.render.parts import Line, Look, Part, Table, bar
+
+if TYPE_CHECKING:
+    from resnet_audit.results import Histogram, SpectrumLayer, SpectrumNumbers, SpectrumResult
+
+BAR = 10
+SPARK_BINS = 2
+
+
+def spectrum_parts(result: SpectrumResult, look: Look) -> list[Part]:
+    """A row per layer, a row per block, and what kind of number each is."""
+    parts: list[Part] = []
+    if result.layers:
+        columns = _sizes(result.layers, look) + _shapes(result.layers) + _folded(result.layers)
+        parts.append(Table(columns=columns, caption=look.filter))
+    else:
+        parts.append(Line(f"no weight layer to show {look.filter}".rstrip()))
+    blocks = [b for b in result.blocks if any((b.branch_upper, b.branch_sigma_max, b.block_sigma_max, b.interval))]
+    if blocks:
+        columns = (
+            Column(header="block", cells=tuple(b.name for b in blocks), priority=0, align="left"),
+            Column(header="block sigma max", cells=words.numbers([b.block_sigma_max for b in blocks]), priority=1),
+            Column(header="branch sigma max", cells=words.numbers([b.branch_sigma_max for b in blocks]), priority=2),
+            Column(header="branch at most", cells=words.numbers([b.branch_upper for b in blocks]), priority=2),
+            Column(header="block within", cells=tuple(words.interval(b.interval) for b in blocks), priority=3),
+        )
+        parts.append(Table(columns=columns, caption=look.filter))
+    return parts + _summary(result, has_blocks=bool(blocks))
+
+
+def _sizes(layers: tuple[SpectrumLayer, ...], look: Look) -> tuple[Column, ...]:
+    """Columns that a reader looks at first: the extremes and the density."""
+    top = max((layer.sigma_max for layer in layers if layer.sigma_max is not None), default=0.0)
+    bars = [glyphs.thin_bar(layer.sigma_max, top, BAR, ascii_only=look.ascii_only) for layer in layers]
+    return (
+        Column(header="layer", cells=tuple(layer.name for layer in layers), priority=0, align="left"),
+        Column(header="kernel", cells=tuple(_kernel(layer) for layer in layers), priority=5, align="left"),
+        Column(header="sigma max", cells=words.numbers([layer.sigma_max for layer in layers]), priority=1),
+        Column(
+            header=f"0 to {words.number(top, 3)}",
+            cells=tuple(bar(text.ljust(BAR)) for text in bars),
+            priority=2,
+            align="left",
+        ),
+        Column(header="sigma min", cells=words.numbers([layer.sigma_min for layer in layers]), priority=3),
+        Column(
+            header=_density_header(layers),
+            cells=tuple(_density(layer.histogram, look) for layer in layers),
+            priority=4,
+            align="left",
+        ),
+    )
+
+
+def _shapes(layers: tuple[SpectrumLayer, ...]) -> tuple[Column, ...]:
+    """Columns of the statistics of the raw kernel."""
+    return (
+        Column(header="at most", cells=words.numbers([layer.sigma_upper for layer in layers]), priority=6),
+        Column(header="condition", cells=words.numbers([layer.condition for layer in layers]), priority=9),
+        Column(header="rms", cells=words.numbers([layer.rms for layer in layers], 3), priority=9),
+        Column(header="near 1", cells=tuple(words.share(layer.near_one) for layer in layers), priority=8),
+        Column(header="stable rank", cells=words.numbers([layer.stable_rank for layer in layers], 3), priority=10),
+        Column(header="eff. rank", cells=words.numbers([layer.effective_rank for layer in layers], 3), priority=10),
+        Column(
+            header="rank",
+            cells=tuple(f"{words.number(layer.rank)} of {words.number(layer.count)}" for layer in layers),
+            priority=11,
+        ),
+    )
+
+
+def _folded(layers: tuple[SpectrumLayer, ...]) -> tuple[Column, ...]:
+    """Columns of the same layers with their batch normalisation folded in, and how they were computed."""
+    folds: list[SpectrumNumbers | None] = [layer.folded for layer in layers]
+    return (
+        Column(
+            header="folded max", cells=words.numbers([fold.sigma_max if fold else None for fold in folds]), priority=7
+        ),
+        Column(
+            header="folded at most",
+            cells=words.numbers([fold.sigma_upper if fold else None for fold in folds]),
+            priority=9,
+        ),
+        Column(header="grid", cells=tuple(words.shape(layer.grid) for layer in layers), priority=12, align="left"),
+        Column(header="method", cells=tuple(layer.method for layer in layers), priority=13, align="left"),
+    )
+
+
+def _kernel(layer: SpectrumLayer) -> str:
+    """The weight's shape as 32<-16 3x3/2: outputs, inputs of one group, kernel, stride."""
+    if len(layer.shape) < 2:
+        return words.shape(layer.shape)
+    text = f"{layer.shape[0]}<-{layer.shape[1] * layer.groups}"
+    if layer.kind == "conv":
+        text += f" {words.shape(layer.shape[2:])}"
+        strides = set(layer.stride)
+        if strides - {1}:
+            text += f"/{words.shape(layer.stride) if len(strides) > 1 else layer.stride[0]}"
+        if layer.groups > 1:
+            text += f" g{layer.groups}"
+    return text
+
+
+def _density_header(layers: tuple[SpectrumLayer, ...]) -> str:
+    """The axis of the sparklines; bare where the layers do not share one."""
+    ranges = {
+        (layer.histogram.log10_edges[0], layer.histogram.log10_edges[-1])
+        for layer in layers
+        if layer.histogram and layer.histogram.log10_edges
+    }
+    if len(ranges) != 1:
+        return "log10 sigma"
+    low, high = ranges.pop()
+    return f"log10 {low:g} to {high:g}"
+
+
+def _density(histogram: Histogram | None, look: Look) -> str:
+    return glyphs.spark(histogram.share, merge=SPARK_BINS, ascii_only=look.ascii_only) if histogram else ""
+
+
+def _summary(result: SpectrumResult, *, has_blocks: bool) -> list[Part]:
+    where = f" in {result.sigma_max_where}" if result.sigma_max_where else ""
+    if result.sigma_max is None:
+        parts: list[Part] = [Line("largest sigma max: undefined, no layer has finite weights", "warning")]
+    else:
+        parts = [
+            Line(f"largest sigma max {words.number(result.sigma_max, 3)}{where}; exact on the circular grid", "strong")
+        ]
+    parts.append(Line("at most: certified for zero padding; folded: with the batch normalisation that follows", "dim"))
+    parts.append(
+        Line(
+            "log10: density of the singular values over log10 sigma, each row to its own peak; outliers in the ends",
+            "dim",
+        )
+    )
+    if has_blocks:
+        parts.append(
+            Line("block sigma max, branch sigma max: estimates; branch at most, block within: certified", "dim")
+        )
+    return parts
