@@ -1,0 +1,222 @@
+"""The command line: parse, call, show, exit. torch is imported by the first command that needs it, never by --help."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from resnet_audit.errors import AuditError
+from resnet_audit.options import Common, Models, with_common
+from resnet_audit.settings import Objective, Preset, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from resnet_audit.report import Outcome
+    from resnet_audit.results import Document
+    from resnet_audit.settings import Settings
+
+app = typer.Typer(
+    help="Audit a trained residual network from its checkpoint alone. Nothing in a checkpoint is ever executed.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+LATER = ("--arch", "--figure", "--workers", "--dask", "--resume", "--recalibrate", "--fast", "--veit", "--reference")
+LATER_COMMANDS = ("shortcut", "scaling", "compare", "check", "procrustes", "explain")
+"""Promised flags and commands that this version does not have: it says so instead of guessing at a typing error."""
+
+N_TRAIN = Annotated[int | None, typer.Option("--n-train", min=1, help="Number of training examples.")]
+X_RMS = Annotated[float, typer.Option("--x-rms", help="Root mean square of one input entry.")]
+MARGIN = Annotated[float, typer.Option("--margin", help="Margin of the bound.")]
+EPSILON = Annotated[float | None, typer.Option("--epsilon", help="Resolution of the cover; default sqrt(N).")]
+DELTA = Annotated[float, typer.Option("--delta", help="Probability that the bound may fail.")]
+PRESET = Annotated[Preset, typer.Option("--preset", help="paper: constants as published.")]
+OBJECTIVE = Annotated[Objective, typer.Option("--objective", help="What the gradient is of.")]
+UNIT = Annotated[Unit, typer.Option("--unit", help="What depth counts.")]
+
+
+@app.callback()
+def root(
+    *, show_version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version.")] = False
+) -> None:
+    """Audit a trained residual network from its checkpoint alone. Nothing in a checkpoint is ever executed."""
+    if show_version:
+        typer.echo(f"resnet-audit {version('resnet-audit')}")
+        raise typer.Exit
+
+
+@app.command()
+@with_common
+def graph(*, models: Models = None, shared: Common) -> None:
+    """Residual blocks, shortcuts, and what had to be assumed."""
+    _show("graph", models, [], shared)
+
+
+@app.command()
+@with_common
+def bound(  # noqa: PLR0913 - one parameter a flag
+    *,
+    models: Models = None,
+    n_train: N_TRAIN = None,
+    x_rms: X_RMS = 1.0,
+    margin: MARGIN = 1.0,
+    epsilon: EPSILON = None,
+    delta: DELTA = 0.01,
+    preset: PRESET = "paper",
+    shared: Common,
+) -> None:
+    """Covering numbers, the margin bound, Lipschitz constant and path norm."""
+    for name, value in (("--x-rms", x_rms), ("--margin", margin), ("--epsilon", epsilon)):
+        if value is not None and not 0.0 < value < float("inf"):
+            raise typer.BadParameter(f"{name} must be a positive number")
+    if not 0.0 < delta < 1.0:
+        raise typer.BadParameter("--delta must lie between 0 and 1")
+    settings = replace(
+        shared.settings, n_train=n_train, x_rms=x_rms, margin=margin, epsilon=epsilon, delta=delta, preset=preset
+    )
+    _show("bound", models, ["bound"], shared, settings)
+
+
+@app.command()
+@with_common
+def spectrum(*, models: Models = None, shared: Common) -> None:
+    """Singular values of every layer, and certified bounds of every residual block."""
+    _show("spectrum", models, ["spectrum"], shared)
+
+
+@app.command()
+@with_common
+def gradient(*, models: Models = None, objective: OBJECTIVE = "logit", shared: Common) -> None:
+    """Gradient-norm ratio of every residual block."""
+    _show("gradient", models, ["gradient"], shared, replace(shared.settings, objective=objective))
+
+
+@app.command()
+@with_common
+def ensemble(*, models: Models = None, objective: OBJECTIVE = "logit", unit: UNIT = "blocks", shared: Common) -> None:
+    """Exact distribution of the gradient over path depth."""
+    _show("ensemble", models, ["ensemble"], shared, replace(shared.settings, objective=objective, unit=unit))
+
+
+@app.command()
+@with_common
+def report(*, models: Models = None, shared: Common) -> None:
+    """All analyses in one document."""
+    from resnet_audit.report.registry import ANALYSES  # noqa: PLC0415 - commands import what they need
+
+    _show("report", models, list(ANALYSES), shared)
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of what every command prints with --format json."""
+    from resnet_audit.report.schema import schema_text  # noqa: PLC0415 - commands import what they need
+
+    typer.echo(schema_text(), nl=False)
+
+
+def _show(
+    command: str, models: Sequence[str] | None, analyses: list[str], shared: Common, settings: Settings | None = None
+) -> None:
+    """Audit, print the document, print the failures, exit with 0 or 2."""
+    from resnet_audit.checkpoint import expand  # noqa: PLC0415 - commands import what they need
+    from resnet_audit.report import empty  # noqa: PLC0415
+
+    settings = settings or shared.settings
+    try:
+        paths, notices = expand(list(models or ()))
+    except AuditError as error:
+        if shared.format == "json":
+            _write(empty(command, settings), shared)
+        raise AuditError(str(error)) from error
+    for notice in () if shared.quiet else notices:
+        typer.echo(notice, err=True)
+    outcome = _audit(paths, command, analyses, shared, settings)
+    _write(outcome.document, shared)
+    for failure in outcome.failures:
+        typer.echo(failure, err=True)
+    if outcome.failures:
+        raise typer.Exit(2)
+
+
+def _audit(paths: list[str], command: str, analyses: list[str], shared: Common, settings: Settings) -> Outcome:
+    from resnet_audit.render.console import console  # noqa: PLC0415 - commands import what they need
+    from resnet_audit.render.progress import reporting  # noqa: PLC0415
+    from resnet_audit.report import audit  # noqa: PLC0415
+
+    with reporting(console(sys.stderr), quiet=shared.quiet, verbose=shared.verbose) as progress:
+        return audit(paths, command, analyses, settings, progress=progress, debug=shared.debug)
+
+
+def _write(document: Document, shared: Common) -> None:
+    """Print the document, or write it whole to the output file."""
+    from resnet_audit.render import console, render, to_json  # noqa: PLC0415 - commands import what they need
+
+    if shared.output is None:
+        try:
+            if shared.format == "json":
+                sys.stdout.write(to_json(document))
+            else:
+                render(document, console(sys.stdout, wide=shared.wide))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader has seen enough. The interpreter must not flush into the closed pipe again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    target = Path(shared.output)
+    try:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, delete=False) as file:
+            if shared.format == "json":
+                file.write(to_json(document))
+            else:
+                render(document, console(file, wide=shared.wide))
+        Path(file.name).replace(target)
+    except OSError as error:
+        reason = (error.strerror or "unwritable").lower()
+        raise AuditError(
+            f"{shared.output}: {reason}; nothing was written; name a file in a folder that is there"
+        ) from None
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 2 it could not be done, 130 interrupted; 1 is left to `check`."""
+    try:
+        code = app(standalone_mode=False)
+    except TyperException as error:
+        code = _refuse(error.format_message())
+    except AuditError as error:
+        code = _refuse(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo("interrupted", err=True)
+        code = 130
+    except SystemExit as stop:
+        code = 2 if stop.code else 0
+    except BaseException as error:  # noqa: BLE001 - no defect of ours may look like a verdict of `check`
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        code = _refuse(f"internal error ({type(error).__name__}: {error}); this is a defect; --debug shows where")
+    sys.exit(code or 0)
+
+
+def _refuse(message: str) -> int:
+    """One line on stderr; the exit code of everything that could not be done."""
+    line = " ".join(message.split())
+    asked = [word.partition("=")[0] for word in sys.argv[1:]]
+    for later in LATER:
+        if later in asked and line.startswith("No such option"):
+            line = f"{later} is not in this version of resnet-audit; --help lists what is"
+    if line.startswith("No such command") and asked and asked[0] in LATER_COMMANDS:
+        line = f"the command {asked[0]} is not in this version of resnet-audit; --help lists what is"
+    typer.echo(line, err=True)
+    return 2

@@ -1,0 +1,160 @@
+"""The flags that all commands share, declared once, and what they say as one value."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from resnet_audit.errors import UsageError
+from resnet_audit.settings import InputKind, Precision, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Format = Literal["table", "json"]
+SUFFIXES: dict[str, Format] = {".json": "json", ".txt": "table"}
+LATER_FORMATS = ("jsonl", "markdown", "html")
+LATER_SUFFIXES = {".jsonl": "jsonl", ".md": "markdown", ".html": "html"}
+
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[MODEL]...", help="A file, a folder or a glob. Without one: the only checkpoint here."),
+]
+OUTPUT, PASSES, GRAPH, TALK = "Output", "Passes through the network", "The network", "Messages"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Common:
+    """What the shared flags say."""
+
+    settings: Settings
+    format: Format
+    output: str | None
+    wide: bool
+    quiet: bool
+    verbose: bool
+    debug: bool
+
+
+def _size(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--input-size {text} is not CxHxW, three positive numbers such as 3x32x32")
+    return tuple(int(part) for part in parts)
+
+
+def _format(given: str | None, output: str | None) -> Format:
+    """The format that was asked for, else the one of the output's suffix, else a table. Raises UsageError."""
+    name = given
+    if name is None and output is not None:
+        suffix = output[output.rfind(".") :] if "." in output else ""
+        name = SUFFIXES.get(suffix) or LATER_SUFFIXES.get(suffix)
+        if name is None:
+            raise UsageError(f"--output {output}: the suffix is not .json or .txt; name the format with --format")
+    if name in LATER_FORMATS:
+        raise UsageError(f"the format {name} is not in this version; use table or json")
+    if name not in {None, "table", "json"}:
+        raise UsageError(f"--format {name} is none of table, json")
+    return "json" if name == "json" else "table"
+
+
+def common(  # noqa: PLR0913 - one parameter a flag
+    *,
+    format: Annotated[  # noqa: A002 - the flag's name
+        str | None,
+        typer.Option("-f", "--format", metavar="table|json", help="Table by default.", rich_help_panel=OUTPUT),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write there (.json, .txt).", rich_help_panel=OUTPUT),
+    ] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="All columns, however wide.", rich_help_panel=OUTPUT)] = False,
+    blocks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--blocks", metavar="GLOB", help="Only rows of these blocks; totals stay.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    input_size: Annotated[
+        str | None,
+        typer.Option(
+            "--input-size", metavar="CxHxW", help="Size of one input, such as 3x32x32.", rich_help_panel=GRAPH
+        ),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="NAME", help="Which of rival state dicts.", rich_help_panel=GRAPH)
+    ] = None,
+    assume: Annotated[bool, typer.Option("--assume", help="Run a guessed structure.", rich_help_panel=GRAPH)] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="FILE",
+            help="inputs, and optional labels (.npz .npy .pt .safetensors).",
+            rich_help_panel=PASSES,
+        ),
+    ] = None,
+    inputs: Annotated[
+        InputKind, typer.Option("--inputs", help="auto: data if given, else pink (1/f noise).", rich_help_panel=PASSES)
+    ] = "auto",
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="Inputs to measure on.", rich_help_panel=PASSES)
+    ] = 32,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.", rich_help_panel=PASSES)] = 0,
+    dtype: Annotated[
+        Precision, typer.Option("--dtype", help="Of passes; spectra and bounds are float64.", rich_help_panel=PASSES)
+    ] = "float32",
+    device: Annotated[str, typer.Option("--device", help="Only cpu in this version.", rich_help_panel=PASSES)] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="All processors by default.", rich_help_panel=PASSES)
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="No notices, no progress.", rich_help_panel=TALK)
+    ] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say each stage.", rich_help_panel=TALK)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Tracebacks.", rich_help_panel=TALK)] = False,
+) -> Common:
+    """The shared flags as one value. Raises UsageError where they contradict each other or this version."""
+    if inputs == "matched":
+        raise UsageError("--inputs matched is not in this version; use pink, gaussian or --data")
+    if data is not None and inputs != "auto":
+        raise UsageError(f"--data and --inputs {inputs} contradict each other; give one of them")
+    if device != "cpu":
+        raise UsageError(f"--device {device} is not in this version; leave it at cpu")
+    settings = Settings(
+        input_size=_size(input_size),
+        key=key,
+        assume=assume,
+        blocks=tuple(blocks or ()),
+        data=data,
+        inputs=inputs,
+        samples=samples,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        threads=threads,
+    )
+    chosen = _format(format, output)
+    return Common(settings=settings, format=chosen, output=output, wide=wide, quiet=quiet, verbose=verbose, debug=debug)
+
+
+def with_common(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the shared flags after its own; it receives them as one argument `shared`."""
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "shared"]
+    flags = list(inspect.signature(common, eval_str=True).parameters.values())
+
+    @wraps(command)
+    def wrapper(**given: Any) -> None:  # noqa: ANN401 - typer has checked each against its own annotation
+        shared = common(**{flag.name: given.pop(flag.name) for flag in flags})
+        command(shared=shared, **given)
+
+    parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *flags]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # how inspect is told
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper

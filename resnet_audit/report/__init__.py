@@ -1,0 +1,5 @@
+"""Results as one document of plain data."""
+
+from resnet_audit.report.report import Outcome, audit, empty
+
+__all__ = ["Outcome", "audit", "empty"]
