@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from resnet_audit.graph.ir import is_weight
+from resnet_audit.linear import one_library_thread
 from resnet_audit.results import BlockEntry, GraphResult, Note
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def describe(checkpoint: Checkpoint, graph: ResidualGraph) -> GraphResult:
     )
 
 
+@one_library_thread()
 def nonfinite_count(tensors: Iterable[Tensor]) -> int:
     """The number of NaN and infinite entries of all floating tensors."""
     return sum(int((~torch.isfinite(tensor)).sum()) for tensor in tensors if tensor.is_floating_point())

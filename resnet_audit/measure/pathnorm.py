@@ -33,6 +33,7 @@ from resnet_audit.graph.ir import (
     Scale,
     Slice,
 )
+from resnet_audit.linear import one_library_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +57,7 @@ class _Scaled:
     log_scale: float
 
 
+@one_library_thread()
 def path_norm_l1(folded: Sequence[Node]) -> PathNorm:
     """The L1 path norm of a graph whose first node is the input and whose last is the output. Raises NoRule."""
     values: dict[str, _Scaled] = {}

@@ -15,7 +15,7 @@ from resnet_audit.errors import NonFinite
 from resnet_audit.graph.execute import norm_affine
 from resnet_audit.graph.fold import Folded, fold_norms
 from resnet_audit.graph.ir import Conv, Linear, Node, Norm, consumers_of, is_weight
-from resnet_audit.linear import conv_norm_upper, map_layers, matrix_norm_upper
+from resnet_audit.linear import conv_norm_upper, map_layers, matrix_norm_upper, one_library_thread
 from resnet_audit.measure.inputs import Inputs, make_inputs
 from resnet_audit.measure.lipschitz import log, log_lipschitz
 from resnet_audit.measure.passages import Passage, passages_of
@@ -58,6 +58,7 @@ class Subject:
         return self.settings.threads or len(os.sched_getaffinity(0))
 
     @cached_property
+    @one_library_thread()
     def fold(self) -> Folded:
         """The nodes with every norm that follows a weight layer folded into it."""
         self.graph.require_runnable()

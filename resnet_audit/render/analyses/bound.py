@@ -82,11 +82,13 @@ def _covers(covers: Covers, caption: str) -> Table:
 
 
 def _legend(result: BoundResult) -> str:
-    data = "; term: what the bound adds to the error; N needed: examples for a term of 1" if result.n_train else ""
-    return (
-        "complexity: sqrt(R) / norm of the data, needs no data; R: covering constant, chain: the same layers without "
-        f"shortcuts; ln N at epsilon {words.number(result.epsilon)}{data}; biases: the class that was trained"
-    )
+    text = "complexity: sqrt(R) / norm of the data, needs no data; N needed: examples from which the term is below 1"
+    if result.n_train is not None:
+        text += (
+            "; ln N(eps) <= R / eps^2; chain: the same layers without shortcuts; "
+            f"ln N: at eps {words.number(result.epsilon)}; term: what the bound adds to the error"
+        )
+    return f"{text}; biases: the class that was trained"
 
 
 def _certificates(result: BoundResult) -> list[Part]:
@@ -97,7 +99,7 @@ def _certificates(result: BoundResult) -> list[Part]:
     if result.log10_path_norm_l1 is not None:
         most = optional([("; largest logit", words.power(result.log10_path_norm_l1_max_logit))], "")
         parts.append(Line(f"L1 path norm {words.power(result.log10_path_norm_l1)}{most}; exact; BN folded"))
-    shortcuts = words.count(result.identity_vines, "identity shortcut")
+    shortcuts = f"{words.count(result.identity_vines, 'shortcut')} without weights"
     factors = f"{words.count(result.weight_factors, 'weight factor')}; no factor from {shortcuts}"
     if result.log10_residual_over_chain is not None:
         factors += f"; shortcuts multiply R by {words.power(result.log10_residual_over_chain)} over the chain"
@@ -120,6 +122,8 @@ def _verdict(result: BoundResult) -> Line:
         )
     if result.covers is None:
         return Line("no covering number for this network", "warning")
+    if result.vacuous is False:
+        return Line("the complexity term is below 1; a bound on the error also needs the margin risk on training data")
     return Line("no bound on the error was asked for; the complexity compares models of one shape")
 
 
