@@ -65,6 +65,8 @@ def propagate(
     """
     shapes = {node.name: node.shape or () for node in nodes}
     reach = _downstream(nodes, stop)
+    if seed[0] not in reach:
+        raise ValueError(f"{seed[0]} does not depend on {stop}")
     pending: dict[str, list[Part]] = {seed[0]: [Part("", 0, Polynomial(0, seed[1].unsqueeze(0)))]}
     for node in reversed(nodes):
         parts = pending.pop(node.name, None)
@@ -82,7 +84,7 @@ def propagate(
                 shift = (node.name, position) in times_z
                 part = Part(node.name, position, Polynomial(total.low + shift, cotangent))
                 pending.setdefault(name, []).append(part)
-    raise ValueError(f"{seed[0]} does not depend on {stop}")
+    raise ValueError(f"{stop} is not among the nodes")
 
 
 def add(terms: Sequence[Polynomial]) -> Polynomial:

@@ -79,6 +79,20 @@ class _Dag:
         """Immediate dominator of every live node."""
         return dict(nx.immediate_dominators(self.live, self.source))
 
+    def meet(self, names: Iterable[str]) -> str:
+        """The last live node that every path to any of `names` passes: their common ancestor among dominators."""
+        first, *others = names
+        lines = [self._line(name) for name in (first, *others)]
+        shared = set(lines[0]).intersection(*lines[1:])
+        return next(name for name in lines[0] if name in shared)
+
+    def _line(self, name: str) -> list[str]:
+        """`name`, its immediate dominator, and so on up to the input."""
+        line = [name]
+        while line[-1] != self.source:
+            line.append(self.dominators[line[-1]])
+        return line
+
     def between(self, fork: str, end: str) -> frozenset[str]:
         """Nodes on paths from `fork` (left out) to `end` (included); empty if they are the same."""
         if fork == end:
@@ -132,7 +146,7 @@ def _block_at(dag: _Dag, join: Node, evidence: Evidence, earlier: list[Block]) -
     edges = _live_edges(dag, join)
     if len(edges) < 2:
         return None
-    fork = dag.dominators[join.name]
+    fork = dag.meet(dag.nodes[reader].inputs[position] for reader, position in edges)
     operands = [_operand(dag, edge, fork) for edge in edges]
     skip = min(operands, key=lambda operand: operand.weight_order)
     branches = [operand for operand in operands if operand is not skip]

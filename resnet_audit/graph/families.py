@@ -27,6 +27,16 @@ BOOKKEEPING = re.compile(r"(^|\.)(num_batches_tracked|total_ops|total_params|n_a
 """Entries of a state dict that no forward pass reads."""
 
 
+STATISTICS = frozenset({"running_mean", "running_var"})
+MEMBERS = {
+    "conv": frozenset({"weight", "bias"}),
+    "linear": frozenset({"weight", "bias"}),
+    "norm": frozenset({"weight", "bias"}) | STATISTICS,
+    "other": frozenset[str](),
+}
+"""What a layer of each kind may hold; every vector is as long as its output is wide."""
+
+
 class NotThisFamily(Exception):
     """Why the layers do not make a network of a known family, in words."""
 
@@ -50,6 +60,16 @@ class Layer:
             return "norm" if "running_var" in self.members else "other"
         return {4: "conv", 2: "linear", 1: "norm"}.get(self.weight.ndim, "other")
 
+    def strangers(self) -> list[str]:
+        """Keys of the tensors that a layer of this kind does not have, or not of that length."""
+        known = MEMBERS[self.kind]
+        width = next((len(tensor) for name, tensor in self.members.items() if name in known), 0)
+        return [
+            f"{self.name}.{member}".lstrip(".")
+            for member, tensor in self.members.items()
+            if member not in known or (member != "weight" and tuple(tensor.shape) != (width,))
+        ]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockPlan:
@@ -66,7 +86,7 @@ class BlockPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A recognised network: which layer plays which part."""
+    """A recognised network: which layer plays which part. `guess` is what the user must allow before it is run."""
 
     family: str
     preactivation: bool
@@ -77,6 +97,14 @@ class Plan:
     head: Layer
     chain: tuple[tuple[Layer, Layer], ...] = ()
     assumptions: tuple[str, ...] = ()
+    guess: str | None = None
+
+    def layers(self) -> list[Layer]:
+        """Every layer that plays a part."""
+        own = [self.stem, self.stem_norm, self.final_norm, self.head, *(layer for pair in self.chain for layer in pair)]
+        for block in self.blocks:
+            own += [*block.convs, *block.norms, block.shortcut, block.shortcut_norm]
+        return [layer for layer in own if layer is not None]
 
 
 def layers_of(tensors: Mapping[str, Tensor]) -> dict[str, Layer]:
@@ -95,9 +123,9 @@ def recognise(tensors: Mapping[str, Tensor]) -> Plan:
     Raises NotThisFamily with the reason.
     """
     layers = layers_of(tensors)
-    stray = [layer.name for layer in layers.values() if layer.kind == "other"]
+    stray = [key for layer in layers.values() for key in layer.strangers()]
     if stray:
-        raise NotThisFamily(f"{_shown(stray)} has no part in a plain residual network")
+        raise NotThisFamily(f"{_shown(stray)} has no part in a plain residual network, or not that shape")
     groups = _blocks(layers)
     inside = {name for names in groups.values() for name in names}
     outside = [layer for layer in layers.values() if layer.name not in inside]
@@ -156,7 +184,19 @@ def _residual(groups: dict[str, list[str]], layers: Mapping[str, Layer], outside
         final_norm=final_norm,
         head=head,
         assumptions=tuple(assumptions),
+        guess=_guess(blocks),
     )
+
+
+def _guess(blocks: list[BlockPlan]) -> str | None:
+    """Why the structure is not certain, or None: a chain in numbered containers has no block that keeps its width."""
+    if any(block.shortcut is not None or _keeps_width(block) for block in blocks):
+        return None
+    return "no shortcut has parameters and no block keeps its width: it may be a plain chain"
+
+
+def _keeps_width(block: BlockPlan) -> bool:
+    return block.convs[0].weight.shape[1] == block.convs[-1].weight.shape[0]
 
 
 def _block(name: str, members: list[Layer], stage: int, *, first: bool) -> BlockPlan:
@@ -165,7 +205,7 @@ def _block(name: str, members: list[Layer], stage: int, *, first: bool) -> Block
     shortcut = [layer for layer in members if layer not in branch]
     convs = [layer for layer in branch if layer.kind == "conv"]
     norms = [layer for layer in branch if layer.kind == "norm"]
-    others = [layer.name for layer in branch if layer.kind not in {"conv", "norm"}]
+    others = [layer.name for layer in members if layer.kind not in {"conv", "norm"}]
     if others or len(norms) != len(convs) or len(convs) not in {2, 3}:
         what = _shown(others) if others else f"{len(convs)} convolutions with {len(norms)} norms"
         raise NotThisFamily(f"block {name} is not a basic or bottleneck block: {what}")
@@ -222,8 +262,8 @@ def _preactivation(blocks: list[BlockPlan], outside: list[Layer], stem: Layer) -
         )
         return votes == {True}, f"order inside a block: {order}, as the channels of the norms show"
     norms = [layer for layer in outside if layer.kind == "norm"]
-    last = norms[-1] if norms else None
-    found = last is not None and not _belongs(last, stem)
+    # A post-activation net has a norm behind its stem and none elsewhere.
+    found = not norms or not all(_belongs(norm, stem) for norm in norms)
     order = "norm-ReLU-convolution (pre-activation)" if found else "convolution-norm-ReLU (post-activation)"
     return found, f"order inside a block: {order}, from the norms outside the blocks; shapes leave it open"
 
@@ -313,7 +353,11 @@ def _chain(outside: list[Layer]) -> Plan:
         final_norm=None,
         head=head,
         chain=tuple(zip(convs[1:], norms[1:], strict=True)),
-        assumptions=("the layers are a chain in the order of their numbers, with ReLU after each norm (eps 1e-5)",),
+        assumptions=(
+            "the layers are a chain in the order of their numbers, with ReLU after each norm (eps 1e-5)",
+            "stride 2 wherever the channels grow, no pooling",
+        ),
+        guess="a plain chain: where it strides and pools is not stored in a state dict",
     )
 
 

@@ -39,23 +39,23 @@ def discover(checkpoint: Checkpoint, settings: Settings) -> ResidualGraph:
     """The residual graph of a checkpoint. Raises NothingToAnalyse without weight layers, UsageError on a wrong size."""
     tensors = checkpoint.tensors
     if not any(layer.kind in {"conv", "linear"} for layer in layers_of(tensors).values()):
-        raise NothingToAnalyse("no convolution and no linear layer; there is nothing to analyse")
+        raise NothingToAnalyse("no 2-D convolution and no linear layer was found; there is nothing to analyse")
     try:
         plan = recognise(tensors)
         builder = _Builder(plan)
         builder.build()
     except NotThisFamily as reason:
         return _structure_only(tensors, str(reason))
-    except _NeedsConsent as reason:
-        if not settings.assume:
-            return _structure_only(tensors, str(reason), family=plan.family)
+    if builder.guesses and not settings.assume:
+        guess = "; ".join(builder.guesses)
+        return _structure_only(tensors, f"{guess}; --assume runs it all the same", family=plan.family)
     size, origin = _input_size(plan, settings)
     nodes = with_shapes(tuple(builder.nodes), size)
     return ResidualGraph(
         source="weights",
         family=plan.family,
         nodes=nodes,
-        blocks=find_blocks(nodes, "named"),
+        blocks=find_blocks(nodes, "shape" if builder.guesses else "named"),
         assumptions=(f"input size {'x'.join(map(str, size))} ({origin})", *plan.assumptions, *builder.assumptions),
     )
 
@@ -103,10 +103,6 @@ def _conv(layer: Layer, *, stride: int, groups: int) -> Conv:
     )
 
 
-class _NeedsConsent(Exception):
-    """The graph is complete but rests on a guess that --assume must allow."""
-
-
 class _Builder:
     """Writes the nodes of a plan in order, with `last` the newest value and `width` its channels."""
 
@@ -114,31 +110,31 @@ class _Builder:
         self.plan = plan
         self.nodes: list[Node] = []
         self.assumptions: list[str] = []
+        self.guesses: list[str] = [] if plan.guess is None else [plan.guess]
+        self.layers = frozenset(layer.name for layer in plan.layers())
         self.width = plan.stem.weight.shape[1]
         self.last = self.add("input", Input())
 
     def build(self) -> None:
-        """Write every node. Raises NotThisFamily where the layers do not fit each other, _NeedsConsent for a guess."""
+        """Write every node. Raises NotThisFamily where the layers do not fit each other."""
         self.stem()
         for block in self.plan.blocks:
             self.block(block)
         self.chain()
         if self.plan.final_norm is not None:
-            self.relu("final", self.norm(self.plan.final_norm))
+            self.relu("final", self.norm(self.plan.final_norm, self.width))
         self.add("pool", Pool(kind="avg", kernel=None))
         self.add("flatten", Flatten())
         self.add(self.plan.head.name, Linear(weight=self.plan.head.weight, bias=self.plan.head.members.get("bias")))
         self.assumptions.append("the last map is averaged over all positions before the head")
-        if self.plan.chain:
-            raise _NeedsConsent(
-                "a plain chain: where it strides and pools is not stored in a state dict; "
-                "--assume takes stride 2 wherever the channels grow and no pooling"
-            )
 
     def add(self, name: str, op: Op, *inputs: str) -> str:
-        """Append a node that reads `inputs`, by default the last value; its name is the new last value."""
+        """Append a node that reads `inputs`, by default the last value; it is the new last value.
+
+        A layer keeps its name; any other node makes way for it.
+        """
         taken = {node.name for node in self.nodes}
-        while name in taken:
+        while name in taken or (name in self.layers and not isinstance(op, Conv | Linear | Norm)):
             name += "_"
         self.nodes.append(Node(name=name, op=op, inputs=inputs or ((self.last,) if self.nodes else ())))
         self.last = name
@@ -153,11 +149,13 @@ class _Builder:
             raise NotThisFamily(f"{layer.name} has an even-sized kernel, whose padding is not stored")
         return self.add(layer.name, _conv(layer, stride=stride, groups=width // per_group), source)
 
-    def norm(self, layer: Layer) -> str:
-        """A batch normalisation of the last value."""
+    def norm(self, layer: Layer, width: int) -> str:
+        """A batch normalisation of the last value, which has `width` channels."""
         mean, var = layer.members.get("running_mean"), layer.members.get("running_var")
         if mean is None or var is None:
             raise NotThisFamily(f"{layer.name} has no running statistics, so its evaluation mode is undefined")
+        if len(mean) != width:
+            raise NotThisFamily(f"{layer.name} has {len(mean)} channels and {width} reach it")
         weight, bias = layer.members.get("weight"), layer.members.get("bias")
         return self.add(layer.name, Norm(weight=weight, bias=bias, mean=mean, var=var, eps=EPS))
 
@@ -172,7 +170,7 @@ class _Builder:
             raise NotThisFamily(f"the stride of a {size[0]}x{size[1]} stem is not stored and no family fixes it")
         self.conv(stem, 2 if size == (7, 7) else 1, self.last, self.width)
         if self.plan.stem_norm is not None:
-            self.relu(stem.name, self.norm(self.plan.stem_norm))
+            self.relu(stem.name, self.norm(self.plan.stem_norm, stem.weight.shape[0]))
         if size == (7, 7):
             self.add("maxpool", Pool(kind="max", kernel=(3, 3), stride=(2, 2), padding=(1, 1)))
         text = "stride 2, then 3x3 max-pooling with stride 2" if size == (7, 7) else "stride 1, no pooling"
@@ -188,9 +186,12 @@ class _Builder:
         outputs = block.convs[-1].weight.shape[0]
         changes = block.shortcut is not None or outputs != self.width
         stride = 2 if block.stage > 0 and block.first_of_stage and changes else 1
+        if changes and not block.first_of_stage:
+            self.guesses.append(f"block {block.name} changes width inside its list, where strides are not known")
+            stride = 2
         raw, activated = self.last, None
         if self.plan.preactivation:
-            activated = self.relu(block.norms[0].name, self.norm(block.norms[0]))
+            activated = self.relu(block.norms[0].name, self.norm(block.norms[0], self.width))
         branch = self.branch(block, stride)
         skip_source = activated if activated is not None and projection_on_preactivation(self.plan) else raw
         skip = self.skip(block, stride, raw if block.shortcut is None else skip_source, outputs)
@@ -207,9 +208,9 @@ class _Builder:
             self.conv(conv, stride if index == (wide or [0])[0] else 1, self.last, width)
             width = conv.weight.shape[0]
             if self.plan.preactivation and index < last:
-                self.relu(block.norms[index + 1].name, self.norm(block.norms[index + 1]))
+                self.relu(block.norms[index + 1].name, self.norm(block.norms[index + 1], width))
             elif not self.plan.preactivation:
-                self.norm(block.norms[index])
+                self.norm(block.norms[index], width)
                 if index < last:
                     self.relu(block.norms[index].name, self.last)
         return self.last
@@ -217,8 +218,10 @@ class _Builder:
     def skip(self, block: BlockPlan, stride: int, source: str, outputs: int) -> str:
         """The shortcut: identity, projection, or subsampling and zero channels on both sides. Leaves its end's name."""
         if block.shortcut is not None:
+            if block.shortcut.weight.shape[0] != outputs:
+                raise NotThisFamily(f"{block.shortcut.name} does not give the {outputs} channels of its block")
             self.conv(block.shortcut, stride, source, self.width)
-            return self.last if block.shortcut_norm is None else self.norm(block.shortcut_norm)
+            return self.last if block.shortcut_norm is None else self.norm(block.shortcut_norm, outputs)
         if outputs == self.width:
             return source
         if outputs < self.width or (outputs - self.width) % 2:
@@ -235,5 +238,5 @@ class _Builder:
         """The rest of a plain chain."""
         for conv, norm in self.plan.chain:
             self.conv(conv, 2 if conv.weight.shape[0] > self.width else 1, self.last, self.width)
-            self.relu(norm.name, self.norm(norm))
             self.width = conv.weight.shape[0]
+            self.relu(norm.name, self.norm(norm, self.width))

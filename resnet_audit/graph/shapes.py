@@ -30,6 +30,9 @@ Shape = tuple[int, ...]
 
 def with_shapes(nodes: tuple[Node, ...], input_size: Shape) -> tuple[Node, ...]:
     """The same nodes with their shapes for inputs of `input_size` = (C, H, W). Raises UsageError where they misfit."""
+    if not input_size or min(input_size) < 1:
+        size = "x".join(map(str, input_size)) or "nothing"
+        raise UsageError(f"an input of {size} does not fit the network; give its size CxHxW with --input-size")
     shapes: dict[str, Shape] = {}
     placed = []
     for node in nodes:
