@@ -77,11 +77,6 @@ def bound(  # noqa: PLR0913 - one parameter a flag
     shared: Common,
 ) -> None:
     """Covering numbers, the margin bound, Lipschitz constant and path norm."""
-    for name, value in (("--x-rms", x_rms), ("--margin", margin), ("--epsilon", epsilon)):
-        if value is not None and not 0.0 < value < float("inf"):
-            raise typer.BadParameter(f"{name} must be a positive number")
-    if not 0.0 < delta < 1.0:
-        raise typer.BadParameter("--delta must lie between 0 and 1")
     settings = replace(
         shared.settings, n_train=n_train, x_rms=x_rms, margin=margin, epsilon=epsilon, delta=delta, preset=preset
     )

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Block:
     """A residual block: output = (activation of) the join of what shortcut and branch make of the fork's value.
 
-    branch, skip: names of the interior nodes. branch_edges: (node, position) of the join's inputs that carry the
-    branch. layers, skip_layers: weight layers of each, in order. weight_layers: the most on one path of the branch.
+    branch, skip: names of the interior nodes. branch_edges, skip_edge: (sum, position) of the inputs that carry them.
+    layers, skip_layers: weight layers of each, in order. weight_layers: the most on one path of the branch.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Block:
     branch: tuple[str, ...]
     skip: tuple[str, ...]
     branch_edges: tuple[tuple[str, int], ...]
+    skip_edge: tuple[str, int]
     skip_kind: SkipKind
     weight_layers: int
     layers: tuple[str, ...]
@@ -165,6 +166,7 @@ def _block_at(dag: _Dag, join: Node, evidence: Evidence, earlier: list[Block]) -
         branch=dag.ordered(branch),
         skip=dag.ordered(skip.region),
         branch_edges=tuple(operand.edge for operand in branches),
+        skip_edge=skip.edge,
         skip_kind=kind,
         weight_layers=max(operand.weights for operand in branches),
         layers=layers,

@@ -9,11 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from resnet_audit.graph.ir import Conv, Linear, Node, Norm, consumers_of
+import torch
+
+from resnet_audit.graph.execute import norm_affine
+from resnet_audit.graph.ir import Conv, Linear, Node, Norm, Op, consumers_of
 from resnet_audit.linear import fold_batch_norm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,24 @@ def fold_norms(nodes: tuple[Node, ...]) -> Folded:
         elif node.name not in renamed:
             folded.append(replace(node, inputs=inputs))
     return Folded(tuple(folded), renamed)
+
+
+def gains(norm: Norm) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a normalisation, each (C,), in float64."""
+    scale, shift = norm_affine(norm, torch.ones(1, 1, dtype=torch.float64))
+    return scale, shift
+
+
+def finite(op: Op) -> bool:
+    """Whether all the numbers that an operation multiplies with or adds are finite."""
+    match op:
+        case Conv(weight=weight, bias=bias) | Linear(weight=weight, bias=bias):
+            numbers = [weight, bias]
+        case Norm():
+            numbers = list(gains(op))
+        case _:
+            return True
+    return all(bool(torch.isfinite(tensor).all()) for tensor in numbers if tensor is not None)
 
 
 def fold(op: Conv | Linear, norm: Norm) -> Conv | Linear:

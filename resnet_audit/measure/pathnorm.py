@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+LARGEST_SCALE = 1e300
+"""Stands for infinity in differences of scales, where infinity itself would give NaN."""
+
+
 @dataclass(frozen=True, slots=True)
 class PathNorm:
     """ln of the L1 path norm summed over the outputs, and of the largest one output alone."""
@@ -90,8 +94,7 @@ def _step(op: Op, inputs: list[_Scaled]) -> _Scaled:
             return _Scaled(mean * (kh * kw), first.log_scale)
         case Add() | Concat():
             top = max(value.log_scale for value in inputs)
-            aligned = [value.tensor * math.exp(value.log_scale - top) for value in inputs]
-            return _Scaled(apply(op, aligned), top)
+            return _Scaled(apply(op, [value.tensor * math.exp(value.log_scale - top) for value in inputs]), top)
         case Scale():
             return _Scaled(first.tensor * abs(op.factor), first.log_scale)
         case Pool() | Pad() | Slice() | Flatten():
@@ -102,14 +105,17 @@ def _step(op: Op, inputs: list[_Scaled]) -> _Scaled:
 def _plus_bias(value: Tensor, log_scale: float, bias: Tensor | None) -> _Scaled:
     if bias is None:
         return _Scaled(value, log_scale)
-    top = max(log_scale, 0.0) if bool(value.any()) else 0.0
+    top = max(log_scale, 0.0)
     shaped = bias.double().abs().view(-1, *(1,) * (value.ndim - 2))
-    return _Scaled(value * math.exp(min(log_scale - top, 0.0)) + shaped * math.exp(-top), top)
+    return _Scaled(value * math.exp(log_scale - top) + shaped * math.exp(-top), top)
 
 
 def _rescaled(value: _Scaled) -> _Scaled:
+    """The same value with a largest entry of 1; zeros get the lowest scale, so that they never set that of a sum."""
     top = float(value.tensor.max())
-    return value if top <= 0.0 else _Scaled(value.tensor / top, value.log_scale + math.log(top))
+    if top <= 0.0:
+        return _Scaled(value.tensor, -LARGEST_SCALE)
+    return _Scaled(value.tensor / top, value.log_scale + math.log(top))
 
 
 def _log(value: Tensor) -> float:

@@ -9,11 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-import torch
-
 from resnet_audit.errors import NonFinite
-from resnet_audit.graph.execute import norm_affine
-from resnet_audit.graph.fold import Folded, fold_norms
+from resnet_audit.graph.fold import Folded, finite, fold_norms, gains
 from resnet_audit.graph.ir import Conv, Linear, Node, Norm, consumers_of, is_weight
 from resnet_audit.linear import conv_norm_upper, map_layers, matrix_norm_upper, one_library_thread
 from resnet_audit.measure.inputs import Inputs, make_inputs
@@ -68,7 +65,7 @@ class Subject:
         return folded
 
     def _require_finite(self, nodes: tuple[Node, ...]) -> None:
-        broken = next((node.name for node in nodes if not _finite(node)), None)
+        broken = next((node.name for node in nodes if not finite(node.op)), None)
         if broken is not None:
             raise NonFinite(f"{broken} holds NaN or infinite numbers, so nothing is defined that passes through it")
 
@@ -111,11 +108,7 @@ class Subject:
         """Certified l2 norms of the folded weight nodes (zero padding, real input size) and of the norms left alone."""
         jobs = [node for node in self.folded if is_weight(node)]
         uppers = self.map_layers("operator norms", self.norm_upper, jobs)
-        alone = {
-            node.name: float(norm_affine(node.op, _one())[0].abs().max())
-            for node in self.folded
-            if isinstance(node.op, Norm)
-        }
+        alone = {node.name: float(gains(node.op)[0].abs().max()) for node in self.folded if isinstance(node.op, Norm)}
         return {**dict(zip((job.name for job in jobs), uppers, strict=True)), **alone}
 
     def norm_upper(self, node: Node) -> float:
@@ -191,20 +184,3 @@ class Subject:
         """How the gradient of the objective passes each block, in the order of the blocks."""
         seed = (self.graph.output, self.cotangent)
         return passages_of(self.folded, self.blocks, self.recording, seed) if self.blocks else ()
-
-
-def _finite(node: Node) -> bool:
-    """Whether all the numbers that a node multiplies with or adds are finite."""
-    match node.op:
-        case Conv(weight=weight, bias=bias) | Linear(weight=weight, bias=bias):
-            numbers = [weight, bias]
-        case Norm():
-            numbers = list(norm_affine(node.op, _one()))
-        case _:
-            return True
-    return all(bool(torch.isfinite(tensor).all()) for tensor in numbers if tensor is not None)
-
-
-def _one() -> Tensor:
-    """A value whose dtype and rank ask for (C,) vectors in float64."""
-    return torch.ones(1, 1, dtype=torch.float64)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from resnet_audit.errors import NoRule, UsageError
 from resnet_audit.graph.ir import Add, Concat, Input, kind_of
-from resnet_audit.measure.lipschitz import log_constant
+from resnet_audit.measure.lipschitz import log, log_constant
 from resnet_audit.measure.pathnorm import path_norm_l1
 from resnet_audit.results import BoundLayer, BoundResult, Cover, Covers, Note, PerCover, Unsupported
 from resnet_audit.theory.covering import (
@@ -49,14 +49,13 @@ def analyse(subject: Subject) -> BoundResult:
     """The bound of the subject's network; nodes without a rule leave `covers` null. Raises NotRunnable, NonFinite."""
     graph, settings = subject.graph, subject.settings
     graph.require_runnable()
-    if settings.preset == "strict":
-        raise UsageError("--preset strict is not in this version; the columns with biases are")
+    _check(settings)
     factors = factors_of(subject.folded, subject.norms)
     unsupported, notes = _unsupported(subject), []
     known = not unsupported
     chain_drops = _shortcut_edges(subject)
     if chain_drops is None:
-        notes.append(Note(code="no_chain", message="a shortcut has weights, so no chain has the same layers"))
+        notes.append(Note(code="no_chain", message="a shortcut is more than a sum: no chain has the same layers"))
     coverings = _all_coverings(subject, factors, frozenset()) if known else None
     chains = _all_coverings(subject, factors, chain_drops) if known and chain_drops is not None else None
     if settings.n_train is None:
@@ -90,6 +89,17 @@ def analyse(subject: Subject) -> BoundResult:
     )
 
 
+def _check(settings: Settings) -> None:
+    """Raise UsageError where the bound is not defined for the settings, or not in this version."""
+    if settings.preset == "strict":
+        raise UsageError("--preset strict is not in this version; the columns with biases are")
+    for name, value in (("x-rms", settings.x_rms), ("margin", settings.margin), ("epsilon", settings.epsilon)):
+        if value is not None and not 0.0 < value < math.inf:
+            raise UsageError(f"--{name} {value} is not a positive number")
+    if not 0.0 < settings.delta < 1.0:
+        raise UsageError(f"--delta {settings.delta} does not lie between 0 and 1")
+
+
 def _all_coverings(
     subject: Subject, factors: Mapping[str, Factor], drop: frozenset[tuple[str, int]]
 ) -> dict[Variant, Covering]:
@@ -98,18 +108,10 @@ def _all_coverings(
 
 
 def _shortcut_edges(subject: Subject) -> frozenset[tuple[str, int]] | None:
-    """The joins' inputs that carry shortcuts, or None where a shortcut has weights of its own."""
-    blocks = subject.blocks
-    if any(block.skip_kind not in {"identity", "resample"} for block in blocks):
+    """The inputs of sums that carry shortcuts, or None where leaving them out leaves no chain of the same layers."""
+    if any(block.skip_kind not in {"identity", "resample"} for block in subject.blocks):
         return None
-    joins = {block.join: block for block in blocks}
-    return frozenset(
-        (node.name, position)
-        for node in subject.folded
-        if node.name in joins
-        for position in range(len(node.inputs))
-        if (node.name, position) not in joins[node.name].branch_edges
-    )
+    return frozenset(block.skip_edge for block in subject.blocks)
 
 
 # from the cover to probability ---------------------------------------------------------------------------------------
@@ -137,15 +139,16 @@ def _cover(log_c: float, log_chain: float | None, dimension: int, settings: Sett
     """Everything that follows from ln C: R, ln N, the complexity term and the N at which that term reaches 1."""
     log_x_per_root_n = math.log(settings.x_rms) + 0.5 * math.log(dimension)
     log_term_rest = math.log(36.0 * RAMP_LIPSCHITZ / settings.margin) + log_c + log_x_per_root_n
-    n = settings.n_train
-    if n is None:
-        log_r = log_r_chain = log_covering = log_term = None
+    n, tail = settings.n_train, _tail(settings)
+    if n is None or tail is None:
+        log_r = log_r_chain = log_covering = log_term = vacuous = None
     else:
         log_x = log_x_per_root_n + 0.5 * math.log(n)
         log_r = 2.0 * (log_c + log_x)
         log_r_chain = None if log_chain is None else 2.0 * (log_chain + log_x)
         log_covering = log_r - 2.0 * math.log(_epsilon(settings) or 1.0)
-        log_term = log_term_rest + math.log(max(math.log(n), 1e-300)) - 0.5 * math.log(n)
+        log_term = log_term_rest + log(math.log(n)) - 0.5 * math.log(n)
+        vacuous = log_term >= 0.0 or math.exp(log_term) + 8.0 / n**1.5 + tail >= 1.0
     return Cover(
         log10_spectral_complexity=_log10(log_c),
         log10_R=_log10(log_r),
@@ -153,7 +156,7 @@ def _cover(log_c: float, log_chain: float | None, dimension: int, settings: Sett
         log10_ln_covering=_log10(log_covering),
         log10_complexity_term=_log10(log_term),
         log10_n_needed=_log10(_log_n_needed(log_term_rest)),
-        vacuous=None if log_term is None else log_term >= 0.0,
+        vacuous=vacuous,
     )
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from resnet_audit.errors import NoRule
-from resnet_audit.graph.execute import norm_affine
+from resnet_audit.graph.fold import gains
 from resnet_audit.graph.ir import Add, Concat, Conv, Input, Linear, Node, Norm
 from resnet_audit.linear import kernel_norm_sum, row_norm_sum, windows
 from resnet_audit.measure.lipschitz import log, log_constant
@@ -177,7 +177,7 @@ def _factor(node: Node, given: tuple[int, ...], sigma: float) -> Factor:
             bias, entries, outputs = op.bias, op.weight.numel(), op.weight.shape[0]
             patches = rows = {False: kernel_norm_sum(op.weight), True: kernel_norm_sum(op.weight, bias=bias)}
         case Norm():
-            scale, bias = (part.flatten() for part in norm_affine(op, op.mean.double()[None, :]))
+            scale, bias = gains(op)
             entries = outputs = len(scale)
             patches = {False: float(scale.abs().sum()), True: float((scale**2 + bias**2).sqrt().sum())}
             rows = {biases: value * positions for biases, value in patches.items()}

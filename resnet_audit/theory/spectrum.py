@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from resnet_audit.errors import UsageError
-from resnet_audit.graph.fold import fold
+from resnet_audit.errors import NonFinite, UsageError
+from resnet_audit.graph.fold import finite, fold
 from resnet_audit.graph.ir import Conv, Linear, Node, Norm
 from resnet_audit.linear import (
     circular_grid,
@@ -36,13 +36,13 @@ def analyse(subject: Subject) -> SpectrumResult:
     """Spectra of all weight layers and certified block intervals. Raises UsageError where the grids are unknown."""
     graph = subject.graph
     layers = subject.map_layers("spectra", lambda node: _layer(subject, node), graph.weight_nodes)
-    finite = [layer for layer in layers if layer.sigma_max is not None]
-    largest = max(finite, key=lambda layer: layer.sigma_max or 0.0, default=None)
+    known = [layer for layer in layers if layer.sigma_max is not None]
+    largest = max(known, key=lambda layer: layer.sigma_max or 0.0, default=None)
     return SpectrumResult(
         sigma_max=None if largest is None else largest.sigma_max,
         sigma_max_where=None if largest is None else largest.name,
         layers=tuple(layers),
-        blocks=_blocks(subject) if graph.runnable and len(finite) == len(layers) else (),
+        blocks=_blocks(subject) if graph.runnable else (),
         notes=tuple(_notes(subject, layers)),
     )
 
@@ -54,7 +54,7 @@ def _layer(subject: Subject, node: Node) -> SpectrumLayer:
     size = _input_grid(subject, node) if isinstance(op, Conv) else None
     raw = _numbers(op, size)
     norm = _following_norm(subject, node)
-    folded = None if norm is None or raw is None else _numbers(fold(op, norm), size)
+    folded = None if norm is None or raw is None or not finite(norm) else _numbers(fold(op, norm), size)
     return SpectrumLayer(
         name=node.name,
         block=subject.graph.block_of(node.name),
@@ -71,7 +71,7 @@ def _layer(subject: Subject, node: Node) -> SpectrumLayer:
 
 def _numbers(op: Conv | Linear, size: Size | None) -> SpectrumNumbers | None:
     """The statistics of one operator on a grid; None if its weights are not finite."""
-    if not bool(op.weight.isfinite().all()) or (op.bias is not None and not bool(op.bias.isfinite().all())):
+    if not finite(op):
         return None
     if isinstance(op, Linear) or size is None:
         upper = matrix_norm_upper(op.weight)
@@ -113,8 +113,13 @@ def _following_norm(subject: Subject, node: Node) -> Norm | None:
 
 
 def _blocks(subject: Subject) -> tuple[SpectrumBlock, ...]:
+    """Certified constants of every block; none where some number of the network is not finite."""
+    try:
+        blocks = subject.blocks
+    except NonFinite:
+        return ()
     rows = []
-    for block in subject.blocks:
+    for block in blocks:
         found = subject.certificate(block)
         interval = None
         if found is not None:
@@ -138,6 +143,8 @@ def _notes(subject: Subject, layers: list[SpectrumLayer]) -> list[Note]:
         for layer in layers
         if layer.sigma_max is None
     ]
+    norms = [node for node in subject.graph.nodes if isinstance(node.op, Norm) and not finite(node.op)]
+    notes += [Note(code="nonfinite", message="not finite: nothing is folded with it", where=n.name) for n in norms]
     rounded = [
         node.name for node in subject.graph.weight_nodes if isinstance(node.op, Conv) and _rounded(subject, node)
     ]
