@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-import tempfile
 import traceback
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import TyperException
 
-from resnet_audit.errors import AuditError
+from resnet_audit.errors import AuditError, UsageError
 from resnet_audit.options import Common, Models, with_common
 from resnet_audit.settings import Objective, Preset, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from resnet_audit.report import Outcome
     from resnet_audit.results import Document
@@ -46,14 +45,18 @@ OBJECTIVE = Annotated[Objective, typer.Option("--objective", help="What the grad
 UNIT = Annotated[Unit, typer.Option("--unit", help="What depth counts.")]
 
 
-@app.callback()
-def root(
-    *, show_version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version.")] = False
-) -> None:
-    """Audit a trained residual network from its checkpoint alone. Nothing in a checkpoint is ever executed."""
-    if show_version:
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - how typer calls it
+    if asked:
         typer.echo(f"resnet-audit {version('resnet-audit')}")
         raise typer.Exit
+
+
+VERSION = Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")]
+
+
+@app.callback()
+def root(*, show_version: VERSION = False) -> None:
+    """Audit a trained residual network from its checkpoint alone. Nothing in a checkpoint is ever executed."""
 
 
 @app.command()
@@ -126,92 +129,108 @@ def _show(
 ) -> None:
     """Audit, print the document, print the failures, exit with 0 or 2."""
     from resnet_audit.checkpoint import expand  # noqa: PLC0415 - commands import what they need
-    from resnet_audit.report import empty  # noqa: PLC0415
+    from resnet_audit.report import empty  # noqa: PLC0415 - as above
 
     settings = settings or shared.settings
     try:
+        if (complaint := settings.complaint()) is not None:
+            raise UsageError(complaint)
         paths, notices = expand(list(models or ()))
-    except AuditError as error:
+    except AuditError:
         if shared.format == "json":
             _write(empty(command, settings), shared)
-        raise AuditError(str(error)) from error
-    for notice in () if shared.quiet else notices:
-        typer.echo(notice, err=True)
+        raise
+    if not shared.quiet:
+        _tell(notices)
     outcome = _audit(paths, command, analyses, shared, settings)
     _write(outcome.document, shared)
-    for failure in outcome.failures:
-        typer.echo(failure, err=True)
+    if shared.debug:
+        typer.echo("".join(outcome.tracebacks), err=True, nl=False)
+    _tell(outcome.failures)
     if outcome.failures:
         raise typer.Exit(2)
 
 
 def _audit(paths: list[str], command: str, analyses: list[str], shared: Common, settings: Settings) -> Outcome:
-    from resnet_audit.render.console import console  # noqa: PLC0415 - commands import what they need
-    from resnet_audit.render.progress import reporting  # noqa: PLC0415
-    from resnet_audit.report import audit  # noqa: PLC0415
+    from resnet_audit.render import console  # noqa: PLC0415 - commands import what they need
+    from resnet_audit.render.progress import reporting  # noqa: PLC0415 - as above
+    from resnet_audit.report import audit  # noqa: PLC0415 - as above
 
     with reporting(console(sys.stderr), quiet=shared.quiet, verbose=shared.verbose) as progress:
-        return audit(paths, command, analyses, settings, progress=progress, debug=shared.debug)
+        return audit(paths, command, analyses, settings, progress=progress)
 
 
 def _write(document: Document, shared: Common) -> None:
     """Print the document, or write it whole to the output file."""
-    from resnet_audit.render import console, render, to_json  # noqa: PLC0415 - commands import what they need
+    from resnet_audit.render import console, render, to_json, write_whole  # noqa: PLC0415 - commands import what they need
 
-    if shared.output is None:
-        try:
-            if shared.format == "json":
-                sys.stdout.write(to_json(document))
-            else:
-                render(document, console(sys.stdout, wide=shared.wide))
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # The reader has seen enough. The interpreter must not flush into the closed pipe again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if shared.output is not None:
+        text = io.StringIO()
+        if shared.format == "table":
+            render(document, console(text, wide=shared.wide))
+        write_whole(shared.output, to_json(document) if shared.format == "json" else text.getvalue())
         return
-    target = Path(shared.output)
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, delete=False) as file:
-            if shared.format == "json":
-                file.write(to_json(document))
-            else:
-                render(document, console(file, wide=shared.wide))
-        Path(file.name).replace(target)
+        if shared.format == "json":
+            # JSON is UTF-8 whatever the terminal speaks.
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(encoding="utf-8")
+            sys.stdout.write(to_json(document))
+        else:
+            render(document, console(sys.stdout, wide=shared.wide))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _close_stdout()
     except OSError as error:
+        _close_stdout()
         reason = (error.strerror or "unwritable").lower()
-        raise AuditError(
-            f"{shared.output}: {reason}; nothing was written; name a file in a folder that is there"
-        ) from None
+        raise AuditError(f"standard output: {reason}; the answer is incomplete; write it elsewhere with -o") from None
+
+
+def _close_stdout() -> None:
+    """Send what is left to nowhere: the interpreter must not flush into a closed pipe or a full disk again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tell(lines: Iterable[str]) -> None:
+    """Print lines on stderr, one each: a path or a name in them cannot break the line or move the cursor."""
+    from resnet_audit.render import clean  # noqa: PLC0415 - commands import what they need
+
+    for line in lines:
+        typer.echo(clean(" ".join(line.split()), sys.stderr.encoding or "utf-8"), err=True)
 
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 2 it could not be done, 130 interrupted; 1 is left to `check`."""
     try:
-        code = app(standalone_mode=False)
+        # typer answers an interrupt with the code 130.
+        code = app(standalone_mode=False) or 0
     except TyperException as error:
         code = _refuse(error.format_message())
     except AuditError as error:
         code = _refuse(str(error))
     except (typer.Abort, KeyboardInterrupt):
-        typer.echo("interrupted", err=True)
         code = 130
     except SystemExit as stop:
-        code = 2 if stop.code else 0
+        # typer exits with 1 when the reader of a help text has gone away.
+        gone = isinstance(stop.__context__, BrokenPipeError)
+        code = 0 if gone or not stop.code else 2
     except BaseException as error:  # noqa: BLE001 - no defect of ours may look like a verdict of `check`
         if "--debug" in sys.argv:
             traceback.print_exc()
         code = _refuse(f"internal error ({type(error).__name__}: {error}); this is a defect; --debug shows where")
-    sys.exit(code or 0)
+    if code == 130:
+        typer.echo("interrupted", err=True)
+    sys.exit(code)
 
 
 def _refuse(message: str) -> int:
     """One line on stderr; the exit code of everything that could not be done."""
-    line = " ".join(message.split())
     asked = [word.partition("=")[0] for word in sys.argv[1:]]
     for later in LATER:
-        if later in asked and line.startswith("No such option"):
-            line = f"{later} is not in this version of resnet-audit; --help lists what is"
-    if line.startswith("No such command") and asked and asked[0] in LATER_COMMANDS:
-        line = f"the command {asked[0]} is not in this version of resnet-audit; --help lists what is"
-    typer.echo(line, err=True)
+        if later in asked and message.startswith("No such option"):
+            message = f"{later} is not in this version of resnet-audit; --help lists what is"
+    if message.startswith("No such command") and asked and asked[0] in LATER_COMMANDS:
+        message = f"the command {asked[0]} is not in this version of resnet-audit; --help lists what is"
+    _tell([message] if message else [])
     return 2

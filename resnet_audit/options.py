@@ -22,7 +22,7 @@ LATER_SUFFIXES = {".jsonl": "jsonl", ".md": "markdown", ".html": "html"}
 
 Models = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[MODEL]...", help="A file, a folder or a glob. Without one: the only checkpoint here."),
+    typer.Argument(metavar="MODEL", help="A file, a folder or a glob. Without one: the only checkpoint here."),
 ]
 OUTPUT, PASSES, GRAPH, TALK = "Output", "Passes through the network", "The network", "Messages"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -46,3 +48,17 @@ class Settings:
     epsilon: float | None = None
     delta: float = 0.01
     preset: Preset = "paper"
+
+    def complaint(self) -> str | None:
+        """Why no bound is defined for these settings, or not in this version; None if it is."""
+        if self.preset == "strict":
+            return "--preset strict is not in this version; the columns with biases are"
+        for name, value in (("x-rms", self.x_rms), ("margin", self.margin), ("epsilon", self.epsilon)):
+            if value is not None and not 0.0 < value < math.inf:
+                return f"--{name} {value} is not a positive number"
+        return None if 0.0 < self.delta < 1.0 else f"--delta {self.delta} does not lie between 0 and 1"
+
+    @property
+    def thread_count(self) -> int:
+        """Threads to compute with: as asked for, else every processor that this process may use."""
+        return self.threads or len(os.sched_getaffinity(0))

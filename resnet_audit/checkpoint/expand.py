@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def expand(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """(paths, notices): the files that `arguments` name, as they were given, and what a person should know of them.
 
-    Without arguments: the only checkpoint of the current folder. A file that is named is not looked at: `load` judges
-    it. Raises UsageError where nothing is left, and UnreadableCheckpoint for standard input or a closed folder.
+    Without arguments: the only checkpoint of the current folder; raises UsageError if there is not exactly one. What is
+    named is not judged: a file, `-`, a pattern without a match or a folder without a checkpoint is itself a path, and
+    `load` says what is wrong with it, so that the others are still audited.
     """
     if not arguments:
         return [_only_checkpoint_here()], []
@@ -28,12 +29,9 @@ def expand(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     notices: list[str] = []
     for argument in arguments:
         for path in _matches(argument):
-            if Path(path).is_dir():
-                found, notice = _of_folder(path)
-                paths += found
-                notices += notice
-            else:
-                paths.append(path)
+            found, notice = _of_folder(path) if Path(path).is_dir() else ([path], [])
+            paths += found
+            notices += notice
     return paths, notices
 
 
@@ -58,26 +56,21 @@ def natural_key(text: str) -> tuple[list[str | int], str]:
 
 
 def _matches(argument: str) -> list[str]:
-    if argument == "-":
-        sniff(argument)
     if not glob.has_magic(argument) or os.path.lexists(argument):
         return [argument]
-    found = sorted(glob.glob(argument, recursive=True), key=natural_key)  # noqa: PTH207 (Path.glob rewrites the path)
-    if not found:
-        raise UsageError(f"{argument}: no file matches this pattern")
-    return found
+    found = glob.glob(argument, recursive=True)  # noqa: PTH207 (Path.glob rewrites the path)
+    return sorted(found, key=natural_key) or [argument]
 
 
 def _of_folder(path: str) -> tuple[list[str], list[str]]:
-    if sniff(path) is not Format.FOLDER:
-        return [path], []  # one checkpoint in several files: refused, or read, as a whole
-    found, others = candidates(path)
-    if not found:
-        raise UsageError(
-            f"{path}: none of the {others} files in this folder is a checkpoint that can be read; name a file"
-        )
-    if not others:
-        return found, []
+    try:
+        if sniff(path) is not Format.FOLDER:
+            return [path], []  # one checkpoint in several files: refused, or read, as a whole
+        found, others = candidates(path)
+    except UnreadableCheckpoint:
+        return [path], []
+    if not found or not others:
+        return found or [path], []
     return found, [
         f"{path}: {others} other {'file was' if others == 1 else 'files were'} passed over: not a checkpoint"
     ]

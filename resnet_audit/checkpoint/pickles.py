@@ -68,7 +68,7 @@ def scan(stream: Stream) -> Scan:
 def strings(stream: Stream) -> frozenset[str]:
     """Every string of the pickle at the position of `stream`; the position is then behind it. Raises BrokenPickle."""
     try:
-        found = [arg for _, arg, _ in pickletools.genops(stream)]  # type: ignore[arg-type]
+        found = [arg for _, arg, _ in pickletools.genops(stream)]  # type: ignore[arg-type]  # any stream reads
     except Exception as error:  # noqa: BLE001 (as above)
         raise BrokenPickle(str(error)) from None
     return frozenset(str(arg) for arg in found if isinstance(arg, str | int))

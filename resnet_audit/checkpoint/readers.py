@@ -231,7 +231,7 @@ def _safetensors(path: str) -> dict[str, torch.Tensor]:
 
 
 def _missing_safetensors_bytes(path: str) -> str | None:
-    size = os.stat(path).st_size  # noqa: PTH116
+    size = os.stat(path).st_size  # noqa: PTH116 (a path stays as given)
     with Path(path).open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
     return None if size >= 8 + header else f"its header claims {header:,} bytes and {size - 8:,} are there"

@@ -82,7 +82,7 @@ _SENTENCES: dict[Format, tuple[str, str, str]] = {
         "this version does not read the folder as one model",
         "name the weight file inside it",
     ),
-    Format.FOLDER: ("a folder", "one checkpoint is one file", "name a file inside it"),
+    Format.FOLDER: ("a folder", "no file in it is a checkpoint that can be read", "name a file"),
     Format.UNKNOWN: (
         "a file of no known format",
         "its first bytes are not those of a torch or safetensors file; it may be damaged or encrypted",

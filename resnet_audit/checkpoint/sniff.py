@@ -5,6 +5,7 @@ Reads the head of the file and, for a zip, its list of records. Imports no torch
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
 import struct
@@ -103,7 +104,8 @@ def _unopened(path: str, error: OSError | ValueError) -> UnreadableCheckpoint:
                 path, "a broken link", f"its target {target} does not exist", "restore the target or name another file"
             )
         case FileNotFoundError() | NotADirectoryError():
-            return UnreadableCheckpoint(path, "no such file", "there is nothing to read", "check the path")
+            what = "no file matches this pattern" if glob.has_magic(path) else "no such file"
+            return UnreadableCheckpoint(path, what, "there is nothing to read", "check the path")
         case PermissionError():
             return UnreadableCheckpoint(
                 path, "a path that may not be read", "permission is denied", "change its permissions or copy it"

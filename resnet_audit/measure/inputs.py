@@ -42,7 +42,9 @@ def make_inputs(size: tuple[int, ...], settings: Settings) -> Inputs:
     if settings.data is not None:
         return _chosen(read_data(settings.data), size, settings, dtype)
     generator = torch.Generator().manual_seed(settings.seed)
-    white = torch.randn(settings.samples, *size, generator=generator, dtype=torch.float64)
+    # One draw a sample: torch fills the end of a tensor differently, and a sample must not depend on their number.
+    draws = [torch.randn(size, generator=generator, dtype=torch.float64) for _ in range(settings.samples)]
+    white = torch.stack(draws)
     if settings.inputs == "gaussian":
         return Inputs(kind="gaussian", values=white.to(dtype))
     return Inputs(kind="pink", values=pink(white).to(dtype))
@@ -73,48 +75,58 @@ def read_data(path: str) -> dict[str, Tensor]:
     except OSError as error:
         reason = (error.strerror or "unreadable").lower()
         raise UnreadableCheckpoint(path, reason, "no inputs can be read", "give --data a readable file") from None
-    arrays = _numpy_arrays(path, head)
-    found = {name: torch.from_numpy(value) for name, value in arrays.items()} if arrays is not None else None
+    found = _numpy_tensors(path, head)
     tensors: Mapping[str, Tensor] = load(path).tensors if found is None else found
     if "inputs" not in tensors:
-        names = ", ".join(sorted(tensors)[:5])
-        raise UnreadableCheckpoint(
-            path, f"a file with {names}", "it has no array named `inputs`", "name the images `inputs`"
-        )
+        what = f"a file with {', '.join(sorted(tensors)[:5]) or 'no array'}"
+        raise UnreadableCheckpoint(path, what, "it has no array named `inputs`", "name the images `inputs`")
     return {name: tensors[name] for name in ("inputs", "labels") if name in tensors}
 
 
-def _numpy_arrays(path: str, head: bytes) -> dict[str, np.ndarray] | None:
+def _numpy_tensors(path: str, head: bytes) -> dict[str, Tensor] | None:
     """The arrays of a numpy file, or None if it is not one. Nothing is unpickled."""
     try:
         if head.startswith(b"\x93NUMPY"):
-            return {"inputs": np.array(np.load(path, mmap_mode="r", allow_pickle=False))}
+            return {"inputs": _tensor(np.load(path, mmap_mode="r", allow_pickle=False))}
         if head.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
             if not all(member.filename.endswith(".npy") for member in members):
                 return None
-            if sum(member.file_size for member in members) > LARGEST_DATA:
-                raise UnreadableCheckpoint(
-                    path, "an npz archive", "it unpacks to over 4 GiB", "give --data a smaller sample"
-                )
+            _check_size(path, sum(member.file_size for member in members))
             with np.load(path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files if name in {"inputs", "labels"}}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError):
-        raise UnreadableCheckpoint(
-            path, "a damaged numpy file or one with Python objects", "nothing is unpickled", "save plain numeric arrays"
-        ) from None
+                wanted = {"inputs", "labels"} if "inputs" in arrays.files else set(arrays.files)
+                return {name: _tensor(arrays[name]) for name in arrays.files if name in wanted}
+    except UnreadableCheckpoint:
+        raise
+    except Exception:  # noqa: BLE001 - hostile bytes make numpy and zipfile raise nearly anything
+        what = "a damaged numpy file, or one with text, dates or Python objects"
+        raise UnreadableCheckpoint(path, what, "nothing is unpickled", "save plain numeric arrays") from None
     return None
+
+
+def _check_size(path: str, size: int) -> None:
+    if size > LARGEST_DATA:
+        raise UnreadableCheckpoint(path, "an npz archive", "it unpacks to over 4 GiB", "give --data fewer samples")
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """The array as a tensor in the machine's byte order. Raises TypeError for anything but numbers."""
+    if array.dtype.kind not in "fiubc" or array.nbytes > LARGEST_DATA:
+        raise TypeError(array.dtype)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 
 def _chosen(data: Mapping[str, Tensor], size: tuple[int, ...], settings: Settings, dtype: torch.dtype) -> Inputs:
     inputs, labels = data["inputs"], data.get("labels")
-    if tuple(inputs.shape[1:]) != size or not len(inputs) or not (inputs.is_floating_point() or inputs.dtype.is_signed):
+    fits = tuple(inputs.shape[1:]) == size and len(inputs)
+    # Unsigned integers are pixels as stored, which no network was trained on.
+    if not fits or not (inputs.is_floating_point() or (is_integer(inputs) and inputs.dtype.is_signed)):
         raise UsageError(
             f"{settings.data}: inputs of shape {tuple(inputs.shape)} and type {inputs.dtype}; they are not normalised "
             f"images of {'x'.join(map(str, size))}; save them as floats (N, C, H, W), normalised as in training"
         )
-    if labels is not None and (labels.ndim != 1 or len(labels) != len(inputs) or labels.is_floating_point()):
+    if labels is not None and (labels.ndim != 1 or len(labels) != len(inputs) or not is_integer(labels)):
         raise UsageError(f"{settings.data}: labels must be one integer for each of the {len(inputs)} inputs")
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(settings.seed))
     rows = order[: settings.samples].sort().values
@@ -122,3 +134,8 @@ def _chosen(data: Mapping[str, Tensor], size: tuple[int, ...], settings: Setting
     if not bool(torch.isfinite(values).all()):
         raise UsageError(f"{settings.data}: some inputs are not finite numbers; clean the data first")
     return Inputs(kind="data", values=values, labels=None if labels is None else labels[rows].long())
+
+
+def is_integer(tensor: Tensor) -> bool:
+    """Whether the entries are integers, of any width; truth values are not."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
+LARGEST_LOG = 709.0
+"""ln of about the largest float64."""
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
@@ -48,11 +50,6 @@ class Subject:
         self.graph = graph
         self.settings = settings or Settings()
         self.progress = progress
-
-    @property
-    def threads(self) -> int:
-        """Threads to compute with: the setting, else every processor this process may use."""
-        return self.settings.threads or len(os.sched_getaffinity(0))
 
     @cached_property
     @one_library_thread()
@@ -137,7 +134,7 @@ class Subject:
             self.progress(stage, next(done), len(jobs))
             return value
 
-        return map_layers(counted, jobs, self.threads)
+        return map_layers(counted, jobs, self.settings.thread_count)
 
     @cached_property
     def log_norms(self) -> dict[str, float]:
@@ -151,15 +148,17 @@ class Subject:
         return None if value == -math.inf else value / math.log(10.0)
 
     def certificate(self, block: Block) -> Certificate | None:
-        """Certified constants of one of `blocks`; None where an operation has no rule."""
+        """Certified constants of one of `blocks`; None where an operation has no rule or a constant overflows."""
         order = {node.name: index for index, node in enumerate(self.folded)}
         inside = self.folded[order[block.fork] : order[block.join] + 1]
         found = log_lipschitz(inside, self.log_norms, block.fork, shapes=self.shapes)
         if block.join not in found:
             return None
         by_name = {node.name: node for node in inside}
-        branch = math.fsum(math.exp(found[by_name[name].inputs[position]]) for name, position in block.branch_edges)
-        return Certificate(branch=branch, block=math.exp(found[block.join]))
+        logs = [found[by_name[name].inputs[position]] for name, position in block.branch_edges]
+        if max(found[block.join], *logs) > LARGEST_LOG:
+            return None
+        return Certificate(branch=math.fsum(map(math.exp, logs)), block=math.exp(found[block.join]))
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -171,7 +170,9 @@ class Subject:
         """One recorded forward pass on the inputs."""
         self.graph.require_runnable()
         self._require_finite(self.graph.nodes)
-        return record(self.graph, self.inputs)
+        recording = record(self.graph, self.inputs)
+        self._require_no_overflow(recording.logits)
+        return recording
 
     @cached_property
     def cotangent(self) -> Tensor:
@@ -183,4 +184,11 @@ class Subject:
     def passages(self) -> tuple[Passage, ...]:
         """How the gradient of the objective passes each block, in the order of the blocks."""
         seed = (self.graph.output, self.cotangent)
-        return passages_of(self.folded, self.blocks, self.recording, seed) if self.blocks else ()
+        passages = passages_of(self.folded, self.blocks, self.recording, seed) if self.blocks else ()
+        for passage in passages:
+            self._require_no_overflow(passage.fork.double().square().sum())
+        return passages
+
+    def _require_no_overflow(self, values: Tensor) -> None:
+        if not bool(values.isfinite().all()):
+            raise NonFinite(f"the pass overflows {self.settings.dtype}; --dtype float64 reaches further")

@@ -1,7 +1,9 @@
 """Documents as text: tables for a terminal, JSON for programs."""
 
 from .console import ascii_only, console
+from .files import write_whole
 from .json import plain, to_json
 from .tables import render
+from .words import clean
 
-__all__ = ["ascii_only", "console", "plain", "render", "to_json"]
+__all__ = ["ascii_only", "clean", "console", "plain", "render", "to_json", "write_whole"]

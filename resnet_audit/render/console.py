@@ -17,10 +17,18 @@ HEIGHT = 25
 UNLIMITED = 100_000
 
 
+class _Console(Console):
+    """A console that leaves a closed pipe to the command line, which knows what it means."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise again what Rich would turn into exit code 1."""
+        raise BrokenPipeError
+
+
 def console(stream: IO[str], *, wide: bool = False, width: int | None = None) -> Console:
     """A console on `stream` that takes text, never markup. `wide`: as wide as the table; `width` beats the terminal."""
     columns = UNLIMITED if wide else width or _columns(stream)
-    return Console(
+    return _Console(
         file=stream,
         width=columns,
         height=HEIGHT,

@@ -64,7 +64,7 @@ def _members(value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, dict):
         yield from ((key, value[key]) for key in _ordered(value))
         return
-    for field in dataclasses.fields(value):  # type: ignore[arg-type]
+    for field in dataclasses.fields(value):  # type: ignore[arg-type]  # a dataclass here
         if not (field.name == "notes" and isinstance(value, get_args(Result))):
             yield field.name, getattr(value, field.name)
 

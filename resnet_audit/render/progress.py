@@ -27,7 +27,8 @@ def reporting(console: Console, *, quiet: bool, verbose: bool) -> Iterator[Callb
     tasks: dict[str, TaskID] = {}
     begun = time.monotonic()
     lock = threading.Lock()
-    drawn = console.is_terminal and not quiet
+    # A console may be told to colour a pipe; a bar that moves the cursor belongs on a terminal alone.
+    drawn = console.file.isatty() and not quiet
 
     def callback(stage: str, done: int, total: int) -> None:
         with lock:
@@ -43,4 +44,5 @@ def reporting(console: Console, *, quiet: bool, verbose: bool) -> Iterator[Callb
     try:
         yield callback
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()

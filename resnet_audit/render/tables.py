@@ -98,7 +98,7 @@ def _facts(entry: CheckpointEntry, *, filtered: bool) -> str:
     kinds = [layer.kind for layer in spectrum.layers] if spectrum is not None else []
     if "conv" in kinds and not filtered:
         facts.append(words.count(kinds.count("conv"), "convolution"))
-    elif graph is not None and not filtered:
+    elif graph is not None and graph.runnable and not filtered:
         facts.append(words.count(_weight_layers(graph), "weight layer"))
     if entry["parameters"] is not None:
         facts.append(words.count(entry["parameters"], "parameter"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, cast
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A document and, for stderr, one line for everything that could not be done (none: exit 0)."""
+    """A document and, for stderr, one line for everything that could not be done (none: exit 0).
+
+    tracebacks: one for every file that failed, for whoever looks for a defect.
+    """
 
     document: Document
     failures: tuple[str, ...]
+    tracebacks: tuple[str, ...]
 
 
 def audit(
@@ -36,43 +41,41 @@ def audit(
     settings: Settings,
     *,
     progress: Progress = no_progress,
-    debug: bool = False,
 ) -> Outcome:
     """The document of `command` over all `paths`. A file that fails never takes the others with it.
 
-    With one analysis its absence is a failure; with several, only the absence of all. `debug` lets errors through.
+    With one analysis its absence is a failure; with several, only the absence of all.
     """
     torch = importlib.import_module("torch")
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.thread_count)
     entries: list[CheckpointEntry] = []
     failures: list[str] = []
+    tracebacks: list[str] = []
     for path in paths:
         entry = _blank(path)
         try:
             _fill(entry, analyses, settings, progress, failures)
-        except Exception as error:  # any failure of one file is its own
-            if debug:
-                raise
+        except Exception as error:  # noqa: BLE001 - any failure of one file is its own
+            tracebacks.append("".join(traceback.format_exception(error)))
             line = _one_line(path, error)
             entry["error"] = line
             failures.append(line)
         entries.append(entry)
     document = Document(
         schema_version=SCHEMA_VERSION,
-        tool=_tool(settings.threads or torch.get_num_threads()),
+        tool=_tool(settings),
         command=command,
         settings=_settings_used(settings),
         checkpoints=entries,
     )
-    return Outcome(document=document, failures=tuple(failures))
+    return Outcome(document=document, failures=tuple(failures), tracebacks=tuple(tracebacks))
 
 
 def empty(command: str, settings: Settings) -> Document:
     """The document of an audit that could not even start."""
     return Document(
         schema_version=SCHEMA_VERSION,
-        tool=_tool(settings.threads or 0),
+        tool=_tool(settings),
         command=command,
         settings=_settings_used(settings),
         checkpoints=[],
@@ -137,8 +140,14 @@ def _blank(path: str) -> CheckpointEntry:
     return CheckpointEntry(path=path, sha256=None, format=None, parameters=None, error=None, notes=())
 
 
-def _tool(threads: int) -> Tool:
-    return Tool(name="resnet-audit", version=version("resnet-audit"), torch=version("torch"), threads=threads)
+def _tool(settings: Settings) -> Tool:
+    versions = {name: version(name) for name in ("resnet-audit", "torch")}
+    return Tool(
+        name="resnet-audit",
+        version=versions["resnet-audit"],
+        torch=versions["torch"],
+        threads=settings.thread_count,
+    )
 
 
 def _settings_used(settings: Settings) -> SettingsUsed:

@@ -9,9 +9,9 @@ from importlib.resources import files
 def generate() -> str:
     """The schema's text as the result types imply it; what `schema.json` must hold."""
     # pydantic is slow to import and only needed to write the schema, never to print it.
-    from pydantic import TypeAdapter  # noqa: PLC0415
+    from pydantic import TypeAdapter  # noqa: PLC0415 - as above
 
-    from resnet_audit.results import SCHEMA_VERSION, Document  # noqa: PLC0415
+    from resnet_audit.results import SCHEMA_VERSION, Document  # noqa: PLC0415 - as above
 
     schema = TypeAdapter(Document).json_schema(mode="serialization")
     _drop_notes_of_results(schema)

@@ -49,7 +49,8 @@ def analyse(subject: Subject) -> BoundResult:
     """The bound of the subject's network; nodes without a rule leave `covers` null. Raises NotRunnable, NonFinite."""
     graph, settings = subject.graph, subject.settings
     graph.require_runnable()
-    _check(settings)
+    if (complaint := settings.complaint()) is not None:
+        raise UsageError(complaint)
     factors = factors_of(subject.folded, subject.norms)
     unsupported, notes = _unsupported(subject), []
     known = not unsupported
@@ -87,17 +88,6 @@ def analyse(subject: Subject) -> BoundResult:
         layers=_layers(subject, factors, coverings),
         notes=tuple(notes),
     )
-
-
-def _check(settings: Settings) -> None:
-    """Raise UsageError where the bound is not defined for the settings, or not in this version."""
-    if settings.preset == "strict":
-        raise UsageError("--preset strict is not in this version; the columns with biases are")
-    for name, value in (("x-rms", settings.x_rms), ("margin", settings.margin), ("epsilon", settings.epsilon)):
-        if value is not None and not 0.0 < value < math.inf:
-            raise UsageError(f"--{name} {value} is not a positive number")
-    if not 0.0 < settings.delta < 1.0:
-        raise UsageError(f"--delta {settings.delta} does not lie between 0 and 1")
 
 
 def _all_coverings(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from resnet_audit.errors import NonFinite
 from resnet_audit.graph.backward import propagate
 from resnet_audit.graph.ir import is_weight
 from resnet_audit.measure.passes import autograd_gradient
@@ -87,6 +88,8 @@ def decompose(subject: Subject) -> Moments:
         subject.progress("path depths", rows.stop, recording.inputs.n)
     if found is None:
         raise ValueError("no samples to measure on")
+    if not np.isfinite([*found.squares, found.total_square, found.reference_square]).all():
+        raise NonFinite(f"the gradient overflows {subject.settings.dtype}; --dtype float64 reaches further")
     return found
 
 

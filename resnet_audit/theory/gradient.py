@@ -49,18 +49,24 @@ def analyse(subject: Subject) -> GradientResult:
             rows.append(_between(f"{block.name}..{blocks[index + 1].name}", passage.output, after))
             norms.append(_norm(after))
     kept = [row.ratio for row in rows if row.kind == "block" and not row.transition and row.ratio is not None]
-    ratios = [row.ratio for row in rows if row.kind == "block" and row.ratio]
+    ratios = [row.ratio for row in rows if row.kind == "block" and row.ratio is not None]
+    notes += [_killed(row) for row in rows if row.ratio == 0.0]
     return GradientResult(
         objective=subject.settings.objective,
         inputs=subject.recording.inputs,
         norms=tuple(norms),
         ratio_median=_median(kept),
         c_hat=c_hat([abs(ratio - 1.0) for ratio in kept], len(blocks)),
-        ratio_worst=max((max(ratio, 1.0 / ratio) for ratio in ratios), default=None),
+        ratio_worst=max((max(ratio, 1.0 / ratio) for ratio in ratios), default=None) if all(ratios) else None,
         ratio_product=_quotient(norms[0], norms[-1]),
         blocks=tuple(rows),
         notes=tuple(notes),
     )
+
+
+def _killed(row: GradientBlock) -> Note:
+    message = "no gradient passes, so ratio_worst is infinite and given as null"
+    return Note(code="no_gradient", message=message, where=row.name)
 
 
 def _row(subject: Subject, block: Block, passage: Passage, notes: list[Note]) -> GradientBlock:
@@ -112,7 +118,7 @@ def _between(name: str, output: Tensor, after: Tensor) -> GradientBlock:
 def _ratio_rms(subject: Subject, block: Block) -> float:
     """RMS singular value of the block's Jacobian at these inputs, from one standard normal cotangent a sample."""
     shape = (subject.recording.inputs.n, *subject.shapes[block.output])
-    generator = torch.Generator().manual_seed(subject.settings.seed)
+    generator = torch.Generator().manual_seed(subject.settings.seed + 2)
     probe = torch.randn(shape, generator=generator, dtype=torch.float64).to(subject.recording.value.dtype)
     back = propagate(subject.folded, subject.recording.saved, (block.output, probe), stop=block.fork)
     return _norm(back.at_one()) / math.sqrt(math.prod(shape))

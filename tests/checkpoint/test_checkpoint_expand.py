@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from checkpoint_builders import save_legacy, save_safetensors, save_zip, weights
 
-from resnet_audit.checkpoint import expand
+from resnet_audit.checkpoint import expand, load
 from resnet_audit.checkpoint.expand import candidates, natural_key
 from resnet_audit.errors import UnreadableCheckpoint, UsageError
 
@@ -38,9 +38,10 @@ def test_paths_stay_as_they_were_given(run, monkeypatch):
     assert expand(["."])[0] == ["epoch2", "epoch9.log", "epoch10.pt"]
 
 
-def test_a_pattern_without_a_match_is_a_usage_error(run):
-    with pytest.raises(UsageError, match="no file matches"):
-        expand([f"{run}/*.ckpt"])
+def test_a_pattern_without_a_match_is_a_path_that_load_refuses(run):
+    assert expand([f"{run}/*.ckpt", f"{run}/none"]) == ([f"{run}/*.ckpt", f"{run}/none"], [])
+    with pytest.raises(UnreadableCheckpoint, match="no file matches"):
+        load(f"{run}/*.ckpt")
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(run):
@@ -48,10 +49,11 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(run):
     assert expand([f"{run}/best[1].pt"])[0] == [f"{run}/best[1].pt"]
 
 
-def test_a_folder_without_a_checkpoint_is_a_usage_error(tmp_path):
+def test_a_folder_without_a_checkpoint_is_a_path_that_load_refuses(tmp_path):
     (tmp_path / "a.txt").write_text("hello")
-    with pytest.raises(UsageError, match="none of the 1 files"):
-        expand([str(tmp_path)])
+    assert expand([str(tmp_path)]) == ([str(tmp_path)], [])
+    with pytest.raises(UnreadableCheckpoint, match="no file in it is a checkpoint"):
+        load(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", [".metadata", "model.safetensors.index.json", "config.json"])
@@ -74,8 +76,9 @@ def test_without_arguments_the_only_checkpoint_here_is_meant(run, monkeypatch):
 
 
 def test_standard_input_is_refused_for_now():
+    assert expand(["-"]) == (["-"], [])
     with pytest.raises(UnreadableCheckpoint, match="save it to a file"):
-        expand(["-"])
+        load("-")
 
 
 def test_natural_order_puts_numbers_by_value_and_is_total():

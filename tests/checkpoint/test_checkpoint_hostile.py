@@ -59,9 +59,7 @@ class Evaluation(Command):
 @BOTH
 @pytest.mark.parametrize(("evil", "name"), [(Command, r"posix\.system|nt\.system"), (Evaluation, r"builtin\w*\.eval")])
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_nothing_in_an_evil_pickle_runs(  # noqa: PLR0917 (fixtures)
-    save, evil, name, protocol, tmp_path, monkeypatch
-):
+def test_nothing_in_an_evil_pickle_runs(save, evil, name, protocol, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     marker = tmp_path / "marker"
     content = {"state_dict": weights(), "extra": evil(marker)}

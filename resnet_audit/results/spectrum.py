@@ -1,0 +1,104 @@
+"""The result of `spectrum`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from resnet_audit.results.common import Note
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantiles:
+    """Quantiles of all singular values of one operator."""
+
+    p01: float
+    p05: float
+    p25: float
+    p50: float
+    p75: float
+    p95: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """Shares of singular values in equal bins of log10 sigma; what lies outside is in the first or last bin."""
+
+    log10_edges: tuple[float, ...]
+    share: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectrumNumbers:
+    """Statistics of all singular values of one linear operator.
+
+    count: number of singular values; rms: Frobenius norm / sqrt(count); stable_rank and effective_rank are divided by
+    count; near_one: share in [0.9, 1.1]; condition is None where the operator is rank deficient.
+    """
+
+    count: int
+    sigma_max: float
+    sigma_min: float
+    sigma_upper: float
+    condition: float | None
+    rank: int
+    rms: float
+    stable_rank: float | None
+    effective_rank: float | None
+    near_one: float
+    quantiles: Quantiles
+    histogram: Histogram
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectrumLayer:
+    """One weight layer, raw (the kernel as stored) and `folded` (with the batch normalisation that follows it).
+
+    shape: the weight's; grid: input rows and columns of the circular operator (empty for a linear layer).
+    The statistics are None where the weights are not finite.
+    """
+
+    name: str
+    block: str | None
+    kind: Literal["conv", "linear"]
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    groups: int
+    grid: tuple[int, ...]
+    method: str
+    count: int | None
+    sigma_max: float | None
+    sigma_min: float | None
+    sigma_upper: float | None
+    condition: float | None
+    rank: int | None
+    rms: float | None
+    stable_rank: float | None
+    effective_rank: float | None
+    near_one: float | None
+    quantiles: Quantiles | None
+    histogram: Histogram | None
+    folded: SpectrumNumbers | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectrumBlock:
+    """A residual block: the certified product bound of its branch and the interval it leaves for the whole block."""
+
+    name: str
+    branch_sigma_max: float | None
+    block_sigma_max: float | None
+    branch_upper: float | None
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectrumResult:
+    """Singular values of every weight layer; `sigma_max` is the largest raw circular one."""
+
+    sigma_max: float | None
+    sigma_max_where: str | None
+    layers: tuple[SpectrumLayer, ...]
+    blocks: tuple[SpectrumBlock, ...]
+    notes: tuple[Note, ...] = ()
