@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input
 
 from resnet_audit.errors import NoRule
 from resnet_audit.graph.execute import like, norm_affine
@@ -87,7 +86,7 @@ def _spatial(op: Op, saved: Tensor | None, cotangent: Tensor, shape: tuple[int, 
         case Conv():
             return _transposed(cotangent, op, size)
         case Slice():
-            spread = cotangent.new_zeros(size)
+            spread = torch.empty(size, dtype=cotangent.dtype, memory_format=torch.channels_last).zero_()
             spread[:, :, :: op.step[0], :: op.step[1]] = cotangent
             return spread
         case Pool(kernel=None):
@@ -106,8 +105,13 @@ def _spatial(op: Op, saved: Tensor | None, cotangent: Tensor, shape: tuple[int, 
 
 
 def _transposed(cotangent: Tensor, op: Conv, size: tuple[int, ...]) -> Tensor:
+    """The transposed convolution, whose result has the `size` that the convolution read."""
+    kernel, outputs = op.weight.shape[2:], cotangent.shape[2:]
+    # Rows and columns at the end that no window of a strided convolution reached.
+    missed = [
+        size[2 + axis]
+        - ((outputs[axis] - 1) * op.stride[axis] - 2 * op.padding[axis] + op.dilation[axis] * (kernel[axis] - 1) + 1)
+        for axis in (0, 1)
+    ]
     weight = like(op.weight, cotangent)
-    found: Tensor = conv2d_input(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        list(size), weight, cotangent, op.stride, op.padding, op.dilation, op.groups
-    )
-    return found
+    return F.conv_transpose2d(cotangent, weight, None, op.stride, op.padding, missed, op.groups, op.dilation)

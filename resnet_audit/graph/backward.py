@@ -93,11 +93,18 @@ def add(terms: Sequence[Polynomial]) -> Polynomial:
         return terms[0]
     low = min(term.low for term in terms)
     degree = max(term.low + len(term.coefficients) for term in terms)
-    first = terms[0].coefficients
-    total = first.new_zeros((degree - low, *first.shape[1:]))
+    total = _zeros(degree - low, terms[0].coefficients)
     for term in terms:
         total[term.low - low : term.low - low + len(term.coefficients)] += term.coefficients
     return Polynomial(low, total)
+
+
+def _zeros(count: int, like: Tensor) -> Tensor:
+    """`count` zeros of the shape of a coefficient of `like`; of maps, with the channels innermost, as in `passes`."""
+    if like.ndim != 5:
+        return like.new_zeros((count, *like.shape[1:]))
+    _, samples, channels, height, width = like.shape
+    return like.new_zeros((count, samples, height, width, channels)).permute(0, 1, 4, 2, 3)
 
 
 def _downstream(nodes: Sequence[Node], start: str) -> set[str]:

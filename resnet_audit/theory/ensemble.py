@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from resnet_audit.measure import Subject
 
-CHUNK_BYTES = 256 << 20
-"""Size of the largest cotangent held at once; samples are independent, so any split gives the same numbers."""
+CHUNK_BYTES = 16 << 20
+"""Size of the largest cotangent held at once, about what caches hold; samples are independent, so any split will do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
