@@ -12,10 +12,11 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_audit.errors import NoRule
-from resnet_audit.graph.execute import like, norm_affine
+from resnet_audit.graph.execute import activate, constant, like, norm_affine
 from resnet_audit.graph.ir import (
     Activation,
     Add,
@@ -23,33 +24,50 @@ from resnet_audit.graph.ir import (
     Conv,
     Flatten,
     Linear,
+    Multiply,
     Node,
     Norm,
     Op,
+    Opaque,
     Pad,
+    Permute,
     Pool,
     Scale,
     Slice,
+    View,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
+
+Saved = tuple[Tensor, ...]
 
 
-def save(op: Op, inputs: list[Tensor]) -> Tensor | None:
-    """What the adjoint of `op` needs from the forward pass: a mask, switches, or nothing for a linear operation."""
+def save(op: Op, inputs: list[Tensor]) -> Saved:
+    """What the adjoint of `op` needs from the forward pass, each with the batch first: masks, switches, factors."""
     match op, inputs:
         case Activation(kind="relu"), [x]:
             # At exactly 0 the subgradient is 0, as in autograd.
-            return x > 0
+            return (x > 0,)
+        case Activation(), [x]:
+            return (_slope(op, x),)
         case Pool(kind="max", kernel=(int(), int()) as kernel), [x]:
-            return F.max_pool2d(x, kernel, op.stride, op.padding, return_indices=True)[1]
-    return None
+            return (F.max_pool2d(x, kernel, op.stride, op.padding, return_indices=True)[1],)
+        case ((Multiply() | Opaque()), _):
+            return tuple(inputs)
+    return ()
 
 
-def adjoint(node: Node, saved: Tensor | None, cotangent: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+def _slope(op: Activation, x: Tensor) -> Tensor:
+    """The derivative of an activation at every entry of `x`."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(activate(op, leaf).sum(), leaf)
+    return slope
+
+
+def adjoint(node: Node, saved: Saved, cotangent: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
     """Cotangents at the inputs of `node`, one each, for the cotangent (K, N, *node.shape) at its output.
 
     `shapes` are those of the inputs without batch. Raises NoRule for an operation without an adjoint here.
@@ -63,23 +81,57 @@ def adjoint(node: Node, saved: Tensor | None, cotangent: Tensor, shapes: Sequenc
         case Norm():
             return [cotangent * norm_affine(op, cotangent[0])[0]]
         case Scale():
-            return [cotangent * op.factor]
-        case Activation():
-            if saved is None:
-                raise NoRule(op, "the adjoint without a recorded mask")
-            return [cotangent * saved]
-        case Flatten():
+            return [cotangent * constant(op, cotangent)]
+        case Activation() if saved:
+            return [cotangent * saved[0]]
+        case Multiply():
+            return [_but(saved, index, cotangent) for index in range(len(saved))]
+        case Flatten() | View():
             return [cotangent.reshape(*cotangent.shape[:2], *shapes[0])]
+        case Permute():
+            back = sorted(range(len(op.dims)), key=op.dims.__getitem__)
+            return [cotangent.permute(0, *(axis + 1 for axis in back))]
         case Linear():
             return [cotangent @ like(op.weight, cotangent)]
         case Pad():
             return [cotangent.narrow(2, op.before, shapes[0][0])]
+        case Opaque():
+            return _by_autograd(op, saved, cotangent)
         case _:
             folded = cotangent.flatten(0, 1)
-            return [_spatial(op, saved, folded, shapes[0]).view(*cotangent.shape[:2], *shapes[0])]
+            found = _spatial(op, saved, folded, shapes[0])
+            return [found.view(*cotangent.shape[:2], *shapes[0])]
 
 
-def _spatial(op: Op, saved: Tensor | None, cotangent: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _but(factors: Saved, index: int, cotangent: Tensor) -> Tensor:
+    """The cotangent of one factor of a product: times the others, summed where that factor was broadcast."""
+    for position, factor in enumerate(factors):
+        if position != index:
+            cotangent = cotangent * factor
+    shape = factors[index].shape[1:]
+    spread = [2 + axis for axis, size in enumerate(shape) if size == 1 and cotangent.shape[2 + axis] > 1]
+    return cotangent.sum(spread, keepdim=True) if spread else cotangent
+
+
+def _by_autograd(op: Opaque, saved: Saved, cotangent: Tensor) -> list[Tensor]:
+    """The adjoint of an operation known only as a function: one backward pass of it for each coefficient."""
+    if op.function is None:
+        raise NoRule(op, "the adjoint")
+    found = [cotangent.new_zeros(len(cotangent), *value.shape) for value in saved]
+    with torch.enable_grad():
+        leaves = [value.detach().requires_grad_(value.is_floating_point()) for value in saved]
+        # Tokens take no gradient.
+        real = [index for index, leaf in enumerate(leaves) if leaf.requires_grad]
+        output = op.function(*leaves) if real else cotangent
+        for row, part in enumerate(cotangent if real else ()):
+            targets = [leaves[index] for index in real]
+            gradients = torch.autograd.grad((output * part).sum(), targets, retain_graph=True, materialize_grads=True)
+            for index, gradient in zip(real, gradients, strict=True):
+                found[index][row] = gradient
+    return found
+
+
+def _spatial(op: Op, saved: Saved, cotangent: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Adjoint of an operation on maps; cotangent: (M, C, H, W) with M = K * N, result: (M, *shape)."""
     size = (cotangent.shape[0], *shape)
     match op:
@@ -96,9 +148,9 @@ def _spatial(op: Op, saved: Tensor | None, cotangent: Tensor, shape: tuple[int, 
             weight = cotangent.new_full((shape[0], 1, kh, kw), 1.0 / (kh * kw))
             mean = Conv(weight=weight, bias=None, stride=op.stride, padding=op.padding, groups=shape[0])
             return _transposed(cotangent, mean, size)
-        case Pool(kind="max") if saved is not None:
-            copies = cotangent.shape[0] // saved.shape[0]
-            switches = saved.repeat(copies, 1, 1, 1).flatten(2)
+        case Pool(kind="max") if saved:
+            copies = cotangent.shape[0] // saved[0].shape[0]
+            switches = saved[0].repeat(copies, 1, 1, 1).flatten(2)
             flat = cotangent.new_zeros(*size[:2], math.prod(shape[1:]))
             return flat.scatter_add_(2, switches, cotangent.flatten(2)).view(size)
     raise NoRule(op, "the adjoint")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from resnet_audit.graph.adjoint import adjoint
+from resnet_audit.graph.adjoint import Saved, adjoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +51,7 @@ class Part:
 
 def propagate(
     nodes: Sequence[Node],
-    saved: Mapping[str, Tensor],
+    saved: Mapping[str, Saved],
     seed: tuple[str, Tensor],
     *,
     stop: str,
@@ -78,7 +78,7 @@ def propagate(
         if node.name == stop:
             return total
         del parts
-        cotangents = adjoint(node, saved.get(node.name), total.coefficients, [shapes[name] for name in node.inputs])
+        cotangents = adjoint(node, saved.get(node.name, ()), total.coefficients, [shapes[name] for name in node.inputs])
         for position, (name, cotangent) in enumerate(zip(node.inputs, cotangents, strict=True)):
             if name in reach:
                 shift = (node.name, position) in times_z

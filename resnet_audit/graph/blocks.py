@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from resnet_audit.graph.ir import Activation, Add, Concat, Conv, Input, Node, Norm, consumers_of, is_weight
+from resnet_audit.graph.ir import Activation, Add, Concat, Conv, Input, Node, consumers_of, is_norm, is_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -153,7 +153,7 @@ def _block_at(dag: _Dag, join: Node, evidence: Evidence, earlier: list[Block]) -
     branches = [operand for operand in operands if operand is not skip]
     kind = _skip_kind(dag, join, skip, branches)
     branch = frozenset().union(*(operand.region for operand in branches)) - skip.region
-    if kind is None or not any(is_weight(dag.nodes[n]) or isinstance(dag.nodes[n].op, Norm) for n in branch):
+    if kind is None or not any(is_weight(dag.nodes[n]) or is_norm(dag.nodes[n]) for n in branch):
         return None
     layers = tuple(name for name in dag.ordered(branch) if is_weight(dag.nodes[name]))
     output = _output(dag, join)
@@ -195,7 +195,7 @@ def _skip_kind(dag: _Dag, join: Node, skip: _Operand, branches: list[_Operand]) 
         return "projection" if shortcut else None
     if not ops:
         return "identity"
-    return "norm" if all(isinstance(op, Norm) for op in ops) else "resample"
+    return "norm" if all(is_norm(dag.nodes[name]) for name in skip.region) else "resample"
 
 
 def _output(dag: _Dag, join: Node) -> str:

@@ -22,10 +22,13 @@ from resnet_audit.graph.ir import (
     Node,
     Norm,
     Op,
+    Opaque,
     Pad,
+    Permute,
     Pool,
     Scale,
     Slice,
+    View,
 )
 
 if TYPE_CHECKING:
@@ -72,8 +75,8 @@ def apply(op: Op, inputs: list[Tensor]) -> Tensor:
         case Norm(), [x]:
             scale, shift = norm_affine(op, x)
             return torch.addcmul(shift, x, scale)
-        case Activation(kind="relu"), [x]:
-            return F.relu(x)
+        case Activation(), [x]:
+            return activate(op, x)
         case Pool(kernel=None), [x]:
             return x.mean((-2, -1), keepdim=True)
         case Pool(kind="max", kernel=(int(), int()) as kernel), [x]:
@@ -89,14 +92,43 @@ def apply(op: Op, inputs: list[Tensor]) -> Tensor:
                 first = first * other
             return first
         case Scale(), [x]:
-            return x * op.factor
+            return x * constant(op, x)
         case Pad(), [x]:
             return F.pad(x, (0, 0, 0, 0, op.before, op.after))
         case Slice(), [x]:
             return x[:, :, :: op.step[0], :: op.step[1]]
         case Flatten(), [x]:
             return x.flatten(1)
+        case Permute(), [x]:
+            return x.permute(op.dims)
+        case View(), [x]:
+            return x.reshape(-1, *op.shape)
+        case Opaque(function=function), _ if function is not None:
+            return function(*inputs)
     raise NoRule(op, "the value")
+
+
+def activate(op: Activation, x: Tensor) -> Tensor:
+    """The value of an activation."""
+    match op.kind:
+        case "leaky_relu":
+            return F.leaky_relu(x, op.slope)
+        case "elu":
+            return F.elu(x, op.slope)
+        case "gelu_tanh":
+            return F.gelu(x, approximate="tanh")
+        case "tanh":
+            return torch.tanh(x)
+        case "sigmoid":
+            return torch.sigmoid(x)
+        case kind:
+            value: Tensor = getattr(F, kind)(x)
+            return value
+
+
+def constant(op: Scale, x: Tensor) -> float | Tensor:
+    """The factor, a tensor in the dtype and on the device of `x`."""
+    return op.factor if isinstance(op.factor, float | int) else like(op.factor, x)
 
 
 def norm_affine(op: Norm, x: Tensor) -> tuple[Tensor, Tensor]:

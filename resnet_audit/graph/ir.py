@@ -11,14 +11,33 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
-ActivationKind = Literal["relu"]
+ActivationKind = Literal[
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "mish",
+    "hardswish",
+    "tanh",
+    "sigmoid",
+    "hardsigmoid",
+    "softplus",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Input:
-    """The input of the network."""
+    """The input of the network: real numbers, or, with a vocabulary, token numbers below it."""
+
+    vocabulary: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,9 +73,10 @@ class Norm:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Activation:
-    """An elementwise nonlinearity."""
+    """An elementwise nonlinearity. slope: of `leaky_relu` below 0, or the scale of `elu`."""
 
     kind: ActivationKind
+    slope: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,9 +106,9 @@ class Multiply:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scale:
-    """The product with a constant."""
+    """The product with a constant: a number, or a tensor that broadcasts over the value with its batch."""
 
-    factor: float
+    factor: float | Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,13 +132,33 @@ class Flatten:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Permute:
+    """The axes in another order; `dims` counts the batch as 0 and leaves it first."""
+
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class View:
+    """The same numbers in another shape, without the batch."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Opaque:
-    """Any other operation, by its name in the source; a theory without a rule for it says so."""
+    """Any other operation, by its name in the source; a theory without a rule for it says so.
+
+    function: its value from its inputs, constants and weights bound, differentiable; None where it cannot run.
+    weights: the parameters that make it a weight layer (a 1-D convolution, an embedding); norms and gains are none.
+    """
 
     name: str
+    function: Callable[..., Tensor] | None = None
+    weights: tuple[Tensor, ...] = ()
 
 
-Reshape = Pad | Slice | Flatten
+Reshape = Pad | Slice | Flatten | Permute | View
 Op = Input | Conv | Linear | Norm | Activation | Pool | Add | Concat | Multiply | Scale | Reshape | Opaque
 
 
@@ -133,8 +173,13 @@ class Node:
 
 
 def is_weight(node: Node) -> bool:
-    """Whether the node is a weight layer: a convolution or a linear layer. Normalisation does not count."""
-    return isinstance(node.op, Conv | Linear)
+    """Whether the node is a weight layer: a convolution, a linear layer or the like. Normalisation does not count."""
+    return isinstance(node.op, Conv | Linear) or (isinstance(node.op, Opaque) and bool(node.op.weights))
+
+
+def is_norm(node: Node) -> bool:
+    """Whether the node normalises: over the batch's statistics, or per sample (layer, group, instance, RMS norm)."""
+    return isinstance(node.op, Norm) or (isinstance(node.op, Opaque) and node.op.name.endswith("norm"))
 
 
 def kind_of(op: Op) -> str:

@@ -20,9 +20,11 @@ from resnet_audit.graph.ir import (
     Op,
     Opaque,
     Pad,
+    Permute,
     Pool,
     Scale,
     Slice,
+    View,
 )
 
 Shape = tuple[int, ...]
@@ -80,6 +82,10 @@ def _shape(node: Node, inputs: list[Shape], input_size: Shape) -> Shape:
             return (channels, -(-height // op.step[0]), -(-width // op.step[1]))
         case Flatten(), [shape]:
             return (math.prod(shape),)
+        case Permute(), [shape] if len(shape) + 1 == len(op.dims):
+            return tuple(shape[axis - 1] for axis in op.dims[1:])
+        case View(), [shape] if math.prod(shape) == math.prod(op.shape):
+            return op.shape
         case Opaque(), _ if node.shape is not None:
             return node.shape
     raise UsageError(_misfit(node, inputs, input_size))

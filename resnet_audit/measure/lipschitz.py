@@ -24,23 +24,43 @@ from resnet_audit.graph.ir import (
     Node,
     Norm,
     Pad,
+    Permute,
     Pool,
     Scale,
     Slice,
+    View,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+SLOPES = {
+    "relu": 1.0,
+    "relu6": 1.0,
+    "tanh": 1.0,
+    "silu": 1.1,
+    "gelu": 1.13,
+    "gelu_tanh": 1.13,
+    "mish": 1.09,
+    "hardswish": 1.5,
+    "selu": 1.7581,
+}
+"""Largest slopes, rounded up, of the activations that vanish at 0; the covering bound has no rule for the others."""
+
+
 def log_constant(node: Node, shapes: Sequence[tuple[int, ...]]) -> float:
     """ln of the Lipschitz constant of an operation without weights. Raises NoRule."""
     op = node.op
     match op:
-        case Input() | Activation(kind="relu") | Pad() | Slice() | Flatten():
+        case Input() | Pad() | Slice() | Flatten() | Permute() | View():
             return 0.0
-        case Scale():
-            return log(abs(op.factor))
+        case Activation(kind="leaky_relu", slope=slope):
+            return log(max(1.0, abs(slope)))
+        case Activation(kind=kind) if kind in SLOPES:
+            return math.log(SLOPES[kind])
+        case Scale(factor=factor):
+            return log(abs(factor) if isinstance(factor, float | int) else float(factor.double().abs().max()))
         case Pool(kind="avg", kernel=None):
             return -0.5 * math.log(math.prod(shapes[0][1:]))
         case Pool(kind="avg", kernel=(kh, kw)):

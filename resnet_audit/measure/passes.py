@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from resnet_audit.errors import UsageError
-from resnet_audit.graph.adjoint import save
+from resnet_audit.graph.adjoint import Saved, save
 from resnet_audit.graph.execute import run
 from resnet_audit.graph.ir import Node, Norm
 from resnet_audit.results import InputsUsed
@@ -31,14 +31,14 @@ class Recording:
     start: str
     value: Tensor
     logits: Tensor
-    saved: Mapping[str, Tensor]
+    saved: Mapping[str, Saved]
     inputs: InputsUsed
 
 
 def record(graph: ResidualGraph, inputs: Inputs) -> Recording:
     """The recording of the network on `inputs`; `start` is the input of the first block (without blocks, the input)."""
     start = graph.blocks[0].fork if graph.blocks else graph.nodes[0].name
-    saved: dict[str, Tensor] = {}
+    saved: dict[str, Saved] = {}
     # Channels innermost: convolutions of many small maps are then up to seven times faster (measured).
     values = inputs.values.to(memory_format=torch.channels_last) if inputs.values.ndim == 4 else inputs.values
     at_start = {graph.nodes[0].name: values}
@@ -46,7 +46,7 @@ def record(graph: ResidualGraph, inputs: Inputs) -> Recording:
 
     def visit(node: Node, read: list[Tensor], value: Tensor) -> None:
         kept = save(node.op, read)
-        if kept is not None:
+        if kept:
             saved[node.name] = kept
         if node.name == start:
             at_start[start] = value

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from resnet_audit.errors import NoRule
-from resnet_audit.graph.execute import apply, norm_affine
+from resnet_audit.graph.execute import apply, constant, norm_affine
 from resnet_audit.graph.ir import (
     Activation,
     Add,
@@ -29,9 +29,11 @@ from resnet_audit.graph.ir import (
     Norm,
     Op,
     Pad,
+    Permute,
     Pool,
     Scale,
     Slice,
+    View,
 )
 from resnet_audit.linear import one_library_thread
 
@@ -96,8 +98,8 @@ def _step(op: Op, inputs: list[_Scaled]) -> _Scaled:
             top = max(value.log_scale for value in inputs)
             return _Scaled(apply(op, [value.tensor * math.exp(value.log_scale - top) for value in inputs]), top)
         case Scale():
-            return _Scaled(first.tensor * abs(op.factor), first.log_scale)
-        case Pool() | Pad() | Slice() | Flatten():
+            return _Scaled((first.tensor * constant(op, first.tensor)).abs(), first.log_scale)
+        case Pool() | Pad() | Slice() | Flatten() | Permute() | View():
             return _Scaled(apply(op, [first.tensor]), first.log_scale)
     raise NoRule(op, "the path norm")
 

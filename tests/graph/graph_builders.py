@@ -78,14 +78,14 @@ class Nodes:
         return with_shapes(tuple(self.written), self.size)
 
 
-def recorded(nodes: Sequence[Node], images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def recorded(nodes: Sequence[Node], images: Tensor) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, ...]]]:
     """The value of every node, and what the adjoints keep, of one run."""
     values, saved = {nodes[0].name: images}, {}
 
     def visit(node: Node, inputs: list[Tensor], value: Tensor) -> None:
         values[node.name] = value
         kept = save(node.op, inputs)
-        if kept is not None:
+        if kept:
             saved[node.name] = kept
 
     with torch.no_grad():

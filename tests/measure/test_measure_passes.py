@@ -141,7 +141,8 @@ def test_the_recording_of_a_batch_is_that_of_its_samples(net: Sample) -> None:
     alone = [record(net.graph, Inputs(kind="pink", values=given.values[row : row + 1])) for row in range(4)]
     torch.testing.assert_close(whole.logits, torch.cat([one.logits for one in alone]), rtol=EXACT, atol=EXACT)
     for name, kept in whole.saved.items():
-        assert torch.equal(kept, torch.cat([one.saved[name] for one in alone])), name
+        for part, alone_parts in zip(kept, zip(*(one.saved[name] for one in alone), strict=True), strict=True):
+            assert torch.equal(part, torch.cat(alone_parts)), name
 
 
 # objectives ---------------------------------------------------------------------------------------------------------

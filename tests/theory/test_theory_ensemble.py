@@ -484,7 +484,7 @@ def test_the_residual_tells_when_the_parts_do_not_sum_to_the_gradient(checkpoint
     """One mask too many: the identity must break, or it checks nothing."""
     subject = real_subject(checkpoints, "resnet20", dtype="float32", samples=2)
     name = subject.blocks[3].output
-    subject.recording.saved[name][:, ::2] = False
+    subject.recording.saved[name][0][:, ::2] = False
     assert ensemble.analyse(subject).identity_residual > 1e-2
 
 
