@@ -30,6 +30,7 @@ class Settings:
     input_size: tuple[int, ...] | None = None
     key: str | None = None
     assume: bool = False
+    arch: str | None = None
     blocks: tuple[str, ...] = ()
     # Passes through the network.
     data: str | None = None

@@ -25,7 +25,7 @@ class ResidualGraph:
 
     nodes: topologically ordered, the first is the input and the last the output; empty where the structure is unknown.
     loose: weight layers without a place in the graph, with stride 1 for want of better. unplaced: names of the tensors
-    (or layers) that found no place. assumptions: every inferred fact, in words. runnable_reason: why it cannot run.
+    (or layers) that found no place. batch: the only number of samples that it can run on, if it is fixed. assumptions: every inferred fact, in words. runnable_reason: why it cannot run.
     """
 
     source: Source
@@ -36,6 +36,7 @@ class ResidualGraph:
     unplaced: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
     runnable_reason: str | None = None
+    batch: int | None = None
 
     @property
     def runnable(self) -> bool:

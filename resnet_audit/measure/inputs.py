@@ -36,9 +36,11 @@ class Inputs:
     labels: Tensor | None = None
 
 
-def make_inputs(size: tuple[int, ...], settings: Settings) -> Inputs:
+def make_inputs(size: tuple[int, ...], settings: Settings, vocabulary: int | None = None) -> Inputs:
     """The inputs that the settings ask for, each of `size` = (C, H, W). Raises UsageError, UnreadableCheckpoint."""
     dtype = getattr(torch, settings.dtype)
+    if vocabulary is not None:
+        return Inputs(kind="tokens", values=_tokens(size, vocabulary, settings))
     if settings.data is not None:
         return _chosen(read_data(settings.data), size, settings, dtype)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -48,6 +50,14 @@ def make_inputs(size: tuple[int, ...], settings: Settings) -> Inputs:
     if settings.inputs == "gaussian":
         return Inputs(kind="gaussian", values=white.to(dtype))
     return Inputs(kind="pink", values=pink(white).to(dtype))
+
+
+def _tokens(size: tuple[int, ...], vocabulary: int, settings: Settings) -> Tensor:
+    """Seeded uniform token numbers below `vocabulary`."""
+    if settings.data is not None:
+        raise UsageError("--data holds images; token models are measured on seeded random tokens in this version")
+    generator = torch.Generator().manual_seed(settings.seed)
+    return torch.randint(vocabulary, (settings.samples, *size), generator=generator)
 
 
 def pink(white: Tensor) -> Tensor:

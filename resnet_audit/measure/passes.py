@@ -74,20 +74,21 @@ def _mismatch(op: Norm, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cotangent_at_logits(logits: Tensor, objective: Objective, labels: Tensor | None, seed: int) -> Tensor:
-    """The gradient of the summed objective with respect to the logits (N, classes).
+    """The gradient of the summed objective with respect to the logits (N, ..., classes).
 
     logit: of the predicted class; ce: cross-entropy to the labels, else to the prediction; random: standard normal.
     """
     if objective == "random":
         generator = torch.Generator().manual_seed(seed + 1)
         return torch.randn(logits.shape, generator=generator, dtype=torch.float64).to(logits.dtype)
-    predicted = logits.argmax(1)
+    classes = logits.shape[-1]
+    predicted = logits.argmax(-1)
     if objective == "logit":
-        return F.one_hot(predicted, logits.shape[1]).to(logits.dtype)
+        return F.one_hot(predicted, classes).to(logits.dtype)
     target = predicted if labels is None else labels
-    if int(target.min()) < 0 or int(target.max()) >= logits.shape[1]:
-        raise UsageError(f"a label lies outside the {logits.shape[1]} classes of the network; give it its own labels")
-    return logits.softmax(1) - F.one_hot(target, logits.shape[1]).to(logits.dtype)
+    if target.shape != predicted.shape or int(target.min()) < 0 or int(target.max()) >= classes:
+        raise UsageError(f"a label lies outside the {classes} classes of the network; give it its own labels")
+    return logits.softmax(-1) - F.one_hot(target, classes).to(logits.dtype)
 
 
 def autograd_gradient(graph: ResidualGraph, recording: Recording, cotangent: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from resnet_audit.errors import NonFinite
 from resnet_audit.graph.fold import Folded, finite, fold_norms, gains
-from resnet_audit.graph.ir import Conv, Linear, Node, Norm, consumers_of, is_weight
+from resnet_audit.graph.ir import Conv, Input, Linear, Node, Norm, consumers_of
 from resnet_audit.linear import conv_norm_upper, map_layers, matrix_norm_upper, one_library_thread
 from resnet_audit.measure.inputs import Inputs, make_inputs
 from resnet_audit.measure.lipschitz import log, log_lipschitz
@@ -103,7 +103,7 @@ class Subject:
     @cached_property
     def norms(self) -> dict[str, float]:
         """Certified l2 norms of the folded weight nodes (zero padding, real input size) and of the norms left alone."""
-        jobs = [node for node in self.folded if is_weight(node)]
+        jobs = [node for node in self.folded if isinstance(node.op, Conv | Linear)]
         uppers = self.map_layers("operator norms", self.norm_upper, jobs)
         alone = {node.name: float(gains(node.op)[0].abs().max()) for node in self.folded if isinstance(node.op, Norm)}
         return {**dict(zip((job.name for job in jobs), uppers, strict=True)), **alone}
@@ -163,7 +163,10 @@ class Subject:
     @cached_property
     def inputs(self) -> Inputs:
         """The inputs of every measured number."""
-        return make_inputs(self.graph.input_size, self.settings)
+        graph, settings = self.graph, self.settings
+        source = graph.nodes[0].op
+        vocabulary = source.vocabulary if isinstance(source, Input) else None
+        return make_inputs(graph.input_size, replace(settings, samples=graph.batch or settings.samples), vocabulary)
 
     @cached_property
     def recording(self) -> Recording:

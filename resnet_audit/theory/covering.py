@@ -155,7 +155,8 @@ def is_factor(node: Node) -> bool:
 
 def _factor(node: Node, given: tuple[int, ...], sigma: float) -> Factor:
     shape = node.shape or ()
-    positions = math.prod(shape[1:]) if len(shape) == 3 else 1
+    # A linear layer acts on the last axis, once for every token; a map has its channels first.
+    positions = math.prod(shape[:-1] if isinstance(node.op, Linear) else shape[1:])
     op, reach, entries = node.op, 1, 0
     match op:
         case Conv():
@@ -175,7 +176,8 @@ def _factor(node: Node, given: tuple[int, ...], sigma: float) -> Factor:
             patches = {False: kernel_norm_sum(op.weight), True: kernel_norm_sum(op.weight, bias=bias)}
         case Linear():
             bias, entries, outputs = op.bias, op.weight.numel(), op.weight.shape[0]
-            patches = rows = {False: kernel_norm_sum(op.weight), True: kernel_norm_sum(op.weight, bias=bias)}
+            patches = {False: kernel_norm_sum(op.weight), True: kernel_norm_sum(op.weight, bias=bias)}
+            rows = {biases: value * positions for biases, value in patches.items()}
         case Norm():
             scale, bias = gains(op)
             entries = outputs = len(scale)

@@ -105,6 +105,8 @@ def _chunks(subject: Subject, terms: int) -> Iterator[slice]:
     largest = max(int(np.prod(shape)) for shape in subject.shapes.values())
     size = max(1, CHUNK_BYTES // (terms * largest * subject.recording.value.element_size()))
     n = subject.recording.inputs.n
+    if subject.graph.batch is not None:
+        size = n  # a graph of a fixed batch may fold samples into other axes: only the whole batch passes
     for start in range(0, n, size):
         yield slice(start, min(n, start + size))
 

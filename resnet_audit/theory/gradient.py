@@ -34,13 +34,12 @@ if TYPE_CHECKING:
 def analyse(subject: Subject) -> GradientResult:
     """The ratios of every block and of what lies between blocks. Raises NoBlocks, NotRunnable, NonFinite."""
     subject.graph.require_runnable()
-    blocks = subject.blocks
-    if not blocks:
+    if not subject.blocks:
         raise NoBlocks("no residual block was found, so there is no gradient-norm ratio; spectrum and bound need none")
-    passages = subject.passages
+    blocks, passages = _in_a_row(subject)
     rows: list[GradientBlock] = []
     norms = [_norm(passages[0].fork)]
-    notes: list[Note] = []
+    notes = _nested(len(subject.blocks) - len(blocks))
     for index, (block, passage) in enumerate(zip(blocks, passages, strict=True)):
         rows.append(_row(subject, block, passage, notes))
         norms.append(_norm(passage.output))
@@ -62,6 +61,18 @@ def analyse(subject: Subject) -> GradientResult:
         blocks=tuple(rows),
         notes=tuple(notes),
     )
+
+
+def _in_a_row(subject: Subject) -> tuple[list[Block], list[Passage]]:
+    """Blocks that lie in no other block's branch or shortcut, with their passages: their ratios multiply."""
+    inside = {name for block in subject.blocks for name in (*block.branch, *block.skip)}
+    kept = [pair for pair in zip(subject.blocks, subject.passages, strict=True) if pair[0].join not in inside]
+    return [block for block, _ in kept], [passage for _, passage in kept]
+
+
+def _nested(count: int) -> list[Note]:
+    message = f"{count} blocks inside other blocks have no row: their ratios are part of those around them"
+    return [Note(code="nested_blocks", message=message)] if count else []
 
 
 def _killed(row: GradientBlock) -> Note:

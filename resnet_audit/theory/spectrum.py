@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_audit.errors import NonFinite, UsageError
 from resnet_audit.graph.fold import finite, fold
-from resnet_audit.graph.ir import Conv, Linear, Node, Norm
+from resnet_audit.graph.ir import Conv, Linear, Node, Norm, Opaque, kind_of
 from resnet_audit.linear import (
     circular_grid,
     conv_norm_upper,
@@ -35,7 +35,8 @@ Size = tuple[int, int]
 def analyse(subject: Subject) -> SpectrumResult:
     """Spectra of all weight layers and certified block intervals. Raises UsageError where the grids are unknown."""
     graph = subject.graph
-    layers = subject.map_layers("spectra", lambda node: _layer(subject, node), graph.weight_nodes)
+    matrices = [node for node in graph.weight_nodes if isinstance(node.op, Conv | Linear)]
+    layers = subject.map_layers("spectra", lambda node: _layer(subject, node), matrices)
     known = [layer for layer in layers if layer.sigma_max is not None]
     largest = max(known, key=lambda layer: layer.sigma_max or 0.0, default=None)
     return SpectrumResult(
@@ -145,6 +146,10 @@ def _notes(subject: Subject, layers: list[SpectrumLayer]) -> list[Note]:
     ]
     norms = [node for node in subject.graph.nodes if isinstance(node.op, Norm) and not finite(node.op)]
     notes += [Note(code="nonfinite", message="not finite: nothing is folded with it", where=n.name) for n in norms]
+    others = [node for node in subject.graph.weight_nodes if isinstance(node.op, Opaque)]
+    notes += [
+        Note(code="no_rule", message=f"no spectrum of {kind_of(n.op)} in this version", where=n.name) for n in others
+    ]
     rounded = [
         node.name for node in subject.graph.weight_nodes if isinstance(node.op, Conv) and _rounded(subject, node)
     ]
