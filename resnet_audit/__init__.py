@@ -17,9 +17,9 @@ from resnet_audit.errors import AuditError
 from resnet_audit.settings import Settings
 
 if TYPE_CHECKING:
-    from resnet_audit.api import bound, discover, ensemble, gradient, spectrum
+    from resnet_audit.api import bound, ensemble, gradient, spectrum
     from resnet_audit.checkpoint import Checkpoint, load
-    from resnet_audit.graph import ResidualGraph
+    from resnet_audit.graph import ResidualGraph, discover
     from resnet_audit.linear import conv_norm_upper, conv_singular_values
 
 __all__ = [
@@ -41,6 +41,7 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "load": "checkpoint",
     "ResidualGraph": "graph",
+    "discover": "graph",
     "conv_norm_upper": "linear",
     "conv_singular_values": "linear",
 }

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resnet_audit.graph import from_weights
 from resnet_audit.measure import Subject
-from resnet_audit.settings import Settings
 from resnet_audit.theory import bound as _bound
 from resnet_audit.theory import ensemble as _ensemble
 from resnet_audit.theory import gradient as _gradient
 from resnet_audit.theory import spectrum as _spectrum
 
 if TYPE_CHECKING:
-    from resnet_audit.checkpoint import Checkpoint
     from resnet_audit.graph import ResidualGraph
     from resnet_audit.results import BoundResult, EnsembleResult, GradientResult, SpectrumResult
-
-
-def discover(checkpoint: Checkpoint, settings: Settings | None = None) -> ResidualGraph:
-    """The residual graph of a checkpoint. Raises NothingToAnalyse without weight layers, UsageError on a wrong size."""
-    return from_weights.discover(checkpoint, settings or Settings())
+    from resnet_audit.settings import Settings
 
 
 def bound(graph: ResidualGraph, settings: Settings | None = None) -> BoundResult:

@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-LATER = ("--arch", "--figure", "--workers", "--dask", "--resume", "--recalibrate", "--fast", "--veit", "--reference")
+LATER = ("--figure", "--workers", "--dask", "--resume", "--recalibrate", "--fast", "--veit", "--reference")
 LATER_COMMANDS = ("shortcut", "scaling", "compare", "check", "procrustes", "explain")
 """Promised flags and commands that this version does not have: it says so instead of guessing at a typing error."""
 

@@ -44,8 +44,8 @@ def _size(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"--input-size {text} is not CxHxW, three positive numbers such as 3x32x32")
+    if len(parts) not in {1, 3} or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--input-size {text} is not CxHxW such as 3x32x32, nor a number of tokens")
     return tuple(int(part) for part in parts)
 
 
@@ -84,13 +84,22 @@ def common(  # noqa: PLR0913 - one parameter a flag
     input_size: Annotated[
         str | None,
         typer.Option(
-            "--input-size", metavar="CxHxW", help="Size of one input, such as 3x32x32.", rich_help_panel=GRAPH
+            "--input-size", metavar="CxHxW", help="Size of one input, such as 3x32x32; T tokens.", rich_help_panel=GRAPH
         ),
     ] = None,
     key: Annotated[
         str | None, typer.Option("--key", metavar="NAME", help="Which of rival state dicts.", rich_help_panel=GRAPH)
     ] = None,
     assume: Annotated[bool, typer.Option("--assume", help="Run a guessed structure.", rich_help_panel=GRAPH)] = False,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            "--arch",
+            metavar="PACKAGE.MODULE:FACTORY",
+            help="Build the network by your own code; or torchvision:NAME, timm:NAME, transformers:NAME.",
+            rich_help_panel=GRAPH,
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -131,6 +140,7 @@ def common(  # noqa: PLR0913 - one parameter a flag
         input_size=_size(input_size),
         key=key,
         assume=assume,
+        arch=arch,
         blocks=tuple(blocks or ()),
         data=data,
         inputs=inputs,

@@ -10,6 +10,19 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+LONG = {"long": "takes minutes", "definitions": "exports model definitions of other packages, for minutes"}
+"""Tests that run only where they are asked for, as in `pytest -m long`."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for marker, reason in LONG.items():
+        if marker not in config.option.markexpr:
+            skip = pytest.mark.skip(reason=f"{reason}: ask for it with -m {marker}")
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
 def checkpoints() -> Path:
     """The folder of real checkpoints; absent, the test skips, or fails where they are required."""

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from resnet_audit.checkpoint.names import listed
+import re
+from typing import TYPE_CHECKING
+
+from resnet_audit.checkpoint.names import listed, quoted
 from resnet_audit.checkpoint.sniff import Format, checkpoints_among, record_names
 from resnet_audit.errors import UnreadableCheckpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _SAVE = "save model.state_dict() with torch.save or safetensors and name that file"
 _EXTRACT = "extract it and name the weights inside"
 
 # format: what it is, why it cannot be used, what to do
 _SENTENCES: dict[Format, tuple[str, str, str]] = {
-    Format.TORCHSCRIPT: (
-        "a TorchScript program",
-        "this version does not read programs",
-        "load it with torch.jit.load and save its state_dict()",
-    ),
-    Format.PT2: (
-        "a torch.export program (.pt2)",
-        "this version does not read programs",
-        "load it with torch.export.load and save the state_dict of the program",
-    ),
-    Format.ONNX: (
-        "an ONNX model",
-        "this version does not read ONNX",
-        "save the state_dict() of the model it was exported from",
-    ),
-    Format.NPZ: ("an .npz file of numpy arrays", "this version does not read it", _SAVE),
     Format.NPY: ("a numpy array", "one array has no layer names", _SAVE),
     Format.ZIP: ("a zip archive", "it holds no torch data and no file that looks like a checkpoint", _EXTRACT),
     Format.ZIP_BROKEN: (
@@ -67,21 +57,6 @@ _SENTENCES: dict[Format, tuple[str, str, str]] = {
     ),
     Format.TEXT: ("a text file", "it holds no weights", "name the checkpoint"),
     Format.EMPTY: ("an empty file", "there is nothing to read", "fetch it or save it again"),
-    Format.FOLDER_DCP: (
-        "a distributed checkpoint (a folder with .metadata)",
-        "this version does not read it",
-        "convert it with torch.distributed.checkpoint.format_utils.dcp_to_torch_save and name the result",
-    ),
-    Format.FOLDER_SHARDED: (
-        "a sharded checkpoint (a folder with an index)",
-        "this version does not put shards together",
-        "save the whole state_dict in one file and name that",
-    ),
-    Format.FOLDER_MODEL: (
-        "a model folder (with config.json)",
-        "this version does not read the folder as one model",
-        "name the weight file inside it",
-    ),
     Format.FOLDER: ("a folder", "no file in it is a checkpoint that can be read", "name a file"),
     Format.UNKNOWN: (
         "a file of no known format",
@@ -99,3 +74,28 @@ def refusal(path: str, kind: Format) -> UnreadableCheckpoint:
             path, "a zip archive", f"it holds files that look like checkpoints: {inside}", "extract one and name it"
         )
     return UnreadableCheckpoint(path, *_SENTENCES[kind])
+
+
+# a name of a tensor: what its file is, what to do
+_PACKED = (
+    (re.compile(r".*\.qzeros|.*\.qweight"), "a checkpoint with GPTQ or AWQ weights", "dequantise it first"),
+    (
+        re.compile(r".*\.(absmax|quant_map|nested_absmax|SCB)|.*\.quant_state\..*"),
+        "a checkpoint with bitsandbytes weights",
+        "dequantise it first",
+    ),
+    (
+        re.compile(r"(.*[._])?lora_(A|B|up|down|embedding_A|embedding_B)(\..+)?"),
+        "a LoRA adapter",
+        "merge it into the model that it adapts, with merge_and_unload() or its like, and save that",
+    ),
+)
+
+
+def refuse_by_names(path: str, names: Iterable[str]) -> None:
+    """Raises UnreadableCheckpoint where the names say that tensors are packed, or a part of the weights only."""
+    for name in names:
+        for pattern, what, todo in _PACKED:
+            if pattern.fullmatch(name):
+                why = "its tensors are not the weights of its layers"
+                raise UnreadableCheckpoint(path, f"{what} ({quoted(name)})", why, todo)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """The formats that are told apart. The first three are read; each of the others is refused in its own words."""
+    """The formats that are told apart. Those in SUPPORTED are read; each of the others is refused in its own words."""
 
     TORCH_ZIP = "torch-zip"
     TORCH_LEGACY = "torch-legacy"
@@ -51,7 +51,18 @@ class Format(StrEnum):
     UNKNOWN = "unknown"
 
 
-SUPPORTED = frozenset({Format.TORCH_ZIP, Format.TORCH_LEGACY, Format.SAFETENSORS})
+FOLDERS = frozenset({Format.FOLDER_DCP, Format.FOLDER_SHARDED, Format.FOLDER_MODEL})
+"""Folders that are one checkpoint."""
+
+SUPPORTED = FOLDERS | {
+    Format.TORCH_ZIP,
+    Format.TORCH_LEGACY,
+    Format.SAFETENSORS,
+    Format.TORCHSCRIPT,
+    Format.PT2,
+    Format.NPZ,
+    Format.ONNX,
+}
 WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".th", ".ckpt", ".bin", ".pkl", ".safetensors", ".onnx", ".h5"})
 
 _HEAD = 4096
@@ -75,7 +86,7 @@ def sniff(path: str) -> Format:
     """
     if path == "-":
         raise UnreadableCheckpoint(
-            path, "standard input", "this version does not read a checkpoint from it", "save it to a file and name that"
+            path, "standard input", "it can be read once and has no format before", "load it, or save it to a file"
         )
     try:
         mode = Path(path).stat().st_mode

@@ -1,6 +1,6 @@
 """The residual graph of a checkpoint: nodes, blocks, shapes, values and adjoints."""
 
-from resnet_audit.graph.from_weights import discover
+from resnet_audit.graph.discover import discover
 from resnet_audit.graph.residual import ResidualGraph
 
 __all__ = ["ResidualGraph", "discover"]

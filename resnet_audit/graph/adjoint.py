@@ -122,8 +122,9 @@ def _by_autograd(op: Opaque, saved: Saved, cotangent: Tensor) -> list[Tensor]:
         leaves = [value.detach().requires_grad_(value.is_floating_point()) for value in saved]
         # Tokens take no gradient.
         real = [index for index, leaf in enumerate(leaves) if leaf.requires_grad]
-        output = op.function(*leaves) if real else cotangent
-        for row, part in enumerate(cotangent if real else ()):
+        output = op.function(*leaves)
+        # Nothing passes whole numbers and comparisons either.
+        for row, part in enumerate(cotangent if output.requires_grad else ()):
             targets = [leaves[index] for index in real]
             gradients = torch.autograd.grad((output * part).sum(), targets, retain_graph=True, materialize_grads=True)
             for index, gradient in zip(real, gradients, strict=True):

@@ -5,7 +5,8 @@ Idea       The fork of a join is its immediate dominator: the last node that eve
            fork and join each operand has a region: the lightest is the shortcut, the others are the branch.
 Live       A node is live if it depends on the input; only live operands count.
 Not joins  Sums whose branch holds neither a weight layer nor a norm; parallel sums, where the lightest operand is
-           itself a branch (more than two weight layers, or an activation between them).
+           itself a branch (more than two weight layers, or an activation between them); merges of an upsampled
+           map with another (feature pyramids); sums of embeddings of tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from resnet_audit.graph.ir import Activation, Add, Concat, Conv, Input, Node, consumers_of, is_norm, is_weight
+from resnet_audit.graph.ir import (
+    Activation,
+    Add,
+    Concat,
+    Conv,
+    Input,
+    Node,
+    Op,
+    Opaque,
+    consumers_of,
+    is_norm,
+    is_weight,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -148,6 +161,9 @@ def _block_at(dag: _Dag, join: Node, evidence: Evidence, earlier: list[Block]) -
     if len(edges) < 2:
         return None
     fork = dag.meet(dag.nodes[reader].inputs[position] for reader, position in edges)
+    source = dag.nodes[fork].op
+    if isinstance(source, Input) and source.vocabulary is not None:
+        return None  # a sum of embeddings: nothing passes unchanged from numbers of tokens
     operands = [_operand(dag, edge, fork) for edge in edges]
     skip = min(operands, key=lambda operand: operand.weight_order)
     branches = [operand for operand in operands if operand is not skip]
@@ -191,11 +207,16 @@ def _skip_kind(dag: _Dag, join: Node, skip: _Operand, branches: list[_Operand]) 
     if isinstance(join.op, Concat):
         return "concat" if skip.weights == 0 and any(branch.weights for branch in branches) else None
     if skip.weights:
-        shortcut = skip.weights <= 2 and not any(isinstance(op, Activation) for op in ops)
+        merge = any(_upsamples(dag.nodes[name].op) for branch in branches for name in branch.region)
+        shortcut = skip.weights <= 2 and not merge and not any(isinstance(op, Activation) for op in ops)
         return "projection" if shortcut else None
     if not ops:
         return "identity"
     return "norm" if all(is_norm(dag.nodes[name]) for name in skip.region) else "resample"
+
+
+def _upsamples(op: Op) -> bool:
+    return isinstance(op, Opaque) and op.name.startswith("upsample")
 
 
 def _output(dag: _Dag, join: Node) -> str:

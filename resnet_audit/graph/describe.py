@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from resnet_audit.checkpoint.programs import RUNS_CODE
 from resnet_audit.graph.ir import is_weight
 from resnet_audit.linear import one_library_thread
 from resnet_audit.results import BlockEntry, GraphResult, Note
@@ -26,6 +27,9 @@ def describe(checkpoint: Checkpoint, graph: ResidualGraph) -> GraphResult:
     notes = []
     if nonfinite:
         notes.append(Note(code="nonfinite", message=f"{nonfinite} weights are NaN or infinite"))
+    if checkpoint.format in RUNS_CODE and graph.source != "weights":
+        message = f"the file is a program ({checkpoint.format}): torch loaded it to read its graph"
+        notes.append(Note(code="program", message=message))
     if checkpoint.dangerous_globals:
         names = ", ".join(checkpoint.dangerous_globals)
         notes.append(
@@ -55,14 +59,19 @@ def describe(checkpoint: Checkpoint, graph: ResidualGraph) -> GraphResult:
                 skip_layers=block.skip_layers,
                 stage=block.stage,
                 transition=block.transition,
-                input_shape=graph.by_name[block.fork].shape,
-                output_shape=graph.by_name[block.join].shape,
+                input_shape=_shape(graph, block.fork),
+                output_shape=_shape(graph, block.join),
                 evidence=block.evidence,
             )
             for block in graph.blocks
         ),
         notes=tuple(notes),
     )
+
+
+def _shape(graph: ResidualGraph, name: str) -> tuple[int, ...] | None:
+    """The shape of a node; None where the block has no nodes."""
+    return graph.by_name[name].shape if name in graph.by_name else None
 
 
 @one_library_thread()

@@ -8,9 +8,10 @@ in words. Anything that has no part in the plan stops the recognition with a rea
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from resnet_audit.graph.families_plan import BlockPlan, Layer, NotThisFamily, Plan, layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,98 +24,8 @@ SHORTCUT = re.compile(r"downsample|shortcut|skip|proj|identity_conv", re.IGNOREC
 ON_PREACTIVATION = re.compile(r"shortcut", re.IGNORECASE)
 """Shortcuts so named read the pre-activated value in published pre-activation nets; `downsample` reads the raw one."""
 
-BOOKKEEPING = re.compile(r"(^|\.)(num_batches_tracked|total_ops|total_params|n_averaged)$")
-"""Entries of a state dict that no forward pass reads."""
-
-
-STATISTICS = frozenset({"running_mean", "running_var"})
-MEMBERS = {
-    "conv": frozenset({"weight", "bias"}),
-    "linear": frozenset({"weight", "bias"}),
-    "norm": frozenset({"weight", "bias"}) | STATISTICS,
-    "other": frozenset[str](),
-}
-"""What a layer of each kind may hold; every vector is as long as its output is wide."""
-
-
-class NotThisFamily(Exception):
-    """Why the layers do not make a network of a known family, in words."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One leaf module of a state dict: its tensors by member name (`weight`, `running_mean`, ...)."""
-
-    name: str
-    members: Mapping[str, Tensor]
-
-    @property
-    def weight(self) -> Tensor:
-        """The weight, of any rank."""
-        return self.members["weight"]
-
-    @property
-    def kind(self) -> str:
-        """`conv`, `linear`, `norm` or `other`."""
-        if "weight" not in self.members or not self.weight.is_floating_point():
-            return "norm" if "running_var" in self.members else "other"
-        return {4: "conv", 2: "linear", 1: "norm"}.get(self.weight.ndim, "other")
-
-    def strangers(self) -> list[str]:
-        """Keys of the tensors that a layer of this kind does not have, or not of that length."""
-        known = MEMBERS[self.kind]
-        width = next((len(tensor) for name, tensor in self.members.items() if name in known), 0)
-        return [
-            f"{self.name}.{member}".lstrip(".")
-            for member, tensor in self.members.items()
-            if member not in known or (member != "weight" and tuple(tensor.shape) != (width,))
-        ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockPlan:
-    """The layers of one block in the order in which they are applied; `stage` counts from 0."""
-
-    name: str
-    stage: int
-    first_of_stage: bool
-    convs: tuple[Layer, ...]
-    norms: tuple[Layer, ...]
-    shortcut: Layer | None
-    shortcut_norm: Layer | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """A recognised network: which layer plays which part. `guess` is what the user must allow before it is run."""
-
-    family: str
-    preactivation: bool
-    stem: Layer
-    stem_norm: Layer | None
-    blocks: tuple[BlockPlan, ...]
-    final_norm: Layer | None
-    head: Layer
-    chain: tuple[tuple[Layer, Layer], ...] = ()
-    assumptions: tuple[str, ...] = ()
-    guess: str | None = None
-
-    def layers(self) -> list[Layer]:
-        """Every layer that plays a part."""
-        own = [self.stem, self.stem_norm, self.final_norm, self.head, *(layer for pair in self.chain for layer in pair)]
-        for block in self.blocks:
-            own += [*block.convs, *block.norms, block.shortcut, block.shortcut_norm]
-        return [layer for layer in own if layer is not None]
-
-
-def layers_of(tensors: Mapping[str, Tensor]) -> dict[str, Layer]:
-    """The leaf modules of a state dict by name, in the order of the file."""
-    members: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if not BOOKKEEPING.search(key):
-            module, _, member = key.rpartition(".")
-            members.setdefault(module, {})[member] = tensor
-    return {name: Layer(name, found) for name, found in members.items()}
+GATE = re.compile(r"\.(se(_?(module|layer|block))?|squeeze_\w+)\.|^\.fc[12]$", re.IGNORECASE)
+"""Where the two layers of a squeeze-and-excitation gate stand in a block."""
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> Plan:
@@ -168,6 +79,9 @@ def _residual(groups: dict[str, list[str]], layers: Mapping[str, Layer], outside
         stage = stages.index(name.rpartition(".")[0])
         first = not blocks or blocks[-1].stage != stage
         blocks.append(_block(name, [layers[member] for member in members], stage, first=first))
+    gated = [block.name for block in blocks if block.gate is not None]
+    if 0 < len(gated) < len(blocks):
+        raise NotThisFamily(f"only some blocks have a gate ({_shown(gated)}), which no known family has")
     head = _head(outside, blocks[-1].convs[-1].weight.shape[0])
     stem = [layer for layer in outside if layer.kind == "conv"]
     if len(stem) != 1:
@@ -201,6 +115,8 @@ def _keeps_width(block: BlockPlan) -> bool:
 
 def _block(name: str, members: list[Layer], stage: int, *, first: bool) -> BlockPlan:
     members = sorted(members, key=lambda layer: natural(layer.name))
+    gate = [layer for layer in members if GATE.search(layer.name[len(name) :])]
+    members = [layer for layer in members if layer not in gate]
     branch = [layer for layer in members if not SHORTCUT.search(layer.name[len(name) :])]
     shortcut = [layer for layer in members if layer not in branch]
     convs = [layer for layer in branch if layer.kind == "conv"]
@@ -217,7 +133,18 @@ def _block(name: str, members: list[Layer], stage: int, *, first: bool) -> Block
         norms=tuple(norms),
         shortcut=_shortcut_part(name, shortcut, "conv"),
         shortcut_norm=_shortcut_part(name, shortcut, "norm"),
+        gate=_gate(name, gate, convs[-1].weight.shape[0]),
     )
+
+
+def _gate(block: str, gate: list[Layer], width: int) -> tuple[Layer, Layer] | None:
+    if not gate:
+        return None
+    shapes = [tuple(layer.weight.shape) for layer in gate if layer.kind in {"conv", "linear"}]
+    fits = len(gate) == len(shapes) == 2 and all(shape[2:] in {(), (1, 1)} for shape in shapes)
+    if not fits or shapes[0][:2] != shapes[1][1::-1] or shapes[1][0] != width:
+        raise NotThisFamily(f"{_shown([layer.name for layer in gate])} is no gate of two layers on block {block}")
+    return gate[0], gate[1]
 
 
 def _shortcut_part(block: str, shortcut: list[Layer], kind: str) -> Layer | None:
@@ -306,7 +233,8 @@ def _family(blocks: list[BlockPlan], *, preactivation: bool) -> str:
         for block in blocks
         for conv, width in list(zip(block.convs, _widths_before(block), strict=True))[1:]
     )
-    return f"{'preactivation ' if preactivation else ''}{'ResNeXt' if grouped else 'ResNet'}, {shape} blocks"
+    gate = "SE-" if blocks[0].gate else ""
+    return f"{'preactivation ' if preactivation else ''}{gate}{'ResNeXt' if grouped else 'ResNet'}, {shape} blocks"
 
 
 def _block_assumptions(blocks: list[BlockPlan], *, preactivation: bool) -> list[str]:
@@ -318,6 +246,8 @@ def _block_assumptions(blocks: list[BlockPlan], *, preactivation: bool) -> list[
             f"{len(bare)} blocks have a shortcut without parameters, which no state dict shows; they are residual "
             f"because their names are those of residual blocks ({_shown(bare)})"
         )
+    if blocks[0].gate is not None:
+        found.append("gates: average over the map, ReLU between their two layers, sigmoid; the last step of a branch")
     if shortcuts and preactivation:
         raw = "pre-activated" if _reads_preactivation(shortcuts[0]) else "raw"
         found.append(f"projections read the {raw} input of their block, as nets with such names do")
@@ -339,7 +269,7 @@ def _chain(outside: list[Layer]) -> Plan:
     convs = [layer for layer in ordered if layer.kind == "conv"]
     norms = [layer for layer in ordered if layer.kind == "norm"]
     if not convs or len(norms) != len(convs) or not all(map(_belongs, norms, convs)):
-        raise NotThisFamily("no residual block was found by name, and the layers are no numbered chain of conv + norm")
+        raise NotThisFamily("the layers are no blocks of a ResNet and no numbered chain of conv + norm")
     for earlier, later in pairwise(convs):
         if later.weight.shape[1] != earlier.weight.shape[0]:
             raise NotThisFamily(f"{later.name} does not read the {earlier.weight.shape[0]} channels of {earlier.name}")

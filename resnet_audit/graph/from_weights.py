@@ -1,7 +1,8 @@
 """The weights-only front end: from the tensors of a state dict to a residual graph.
 
 A recognised family becomes a complete graph, and every fact that the weights do not hold is listed as an assumption.
-Anything else keeps its weight layers as loose nodes, with the reason why the network cannot be run.
+Anything else keeps its weight layers as loose nodes and the blocks that names and shapes show, with the reason why the
+network cannot be run.
 """
 
 from __future__ import annotations
@@ -10,18 +11,32 @@ from typing import TYPE_CHECKING
 
 from resnet_audit.errors import NothingToAnalyse
 from resnet_audit.graph.blocks import find_blocks
-from resnet_audit.graph.families import (
-    BlockPlan,
-    Layer,
-    NotThisFamily,
-    Plan,
-    layers_of,
-    projection_on_preactivation,
-    recognise,
+from resnet_audit.graph.containers import leaves_of
+from resnet_audit.graph.families import projection_on_preactivation, recognise
+from resnet_audit.graph.families_known import complete
+from resnet_audit.graph.families_nodes import BATCH_NORM_EPS, Given
+from resnet_audit.graph.families_plan import NotThisFamily, layers_of
+from resnet_audit.graph.ir import (
+    Activation,
+    Add,
+    Conv,
+    Flatten,
+    Input,
+    Linear,
+    Multiply,
+    Node,
+    Norm,
+    Op,
+    Opaque,
+    Pad,
+    Pool,
+    Slice,
+    View,
 )
-from resnet_audit.graph.ir import Activation, Add, Conv, Flatten, Input, Linear, Node, Norm, Op, Pad, Pool, Slice
+from resnet_audit.graph.patterns import known_family
 from resnet_audit.graph.residual import ResidualGraph
 from resnet_audit.graph.shapes import with_shapes
+from resnet_audit.graph.structure import structure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,26 +44,43 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from resnet_audit.checkpoint import Checkpoint
+    from resnet_audit.graph.blocks import Block
+    from resnet_audit.graph.families_nodes import Recipe
+    from resnet_audit.graph.families_plan import BlockPlan, Layer, Plan
+    from resnet_audit.graph.patterns import Patterns
     from resnet_audit.settings import Settings
-
-EPS = 1e-5
-"""The eps of batch normalisation: torch's default, not stored in a state dict."""
 
 
 def discover(checkpoint: Checkpoint, settings: Settings) -> ResidualGraph:
     """The residual graph of a checkpoint. Raises NothingToAnalyse without weight layers, UsageError on a wrong size."""
     tensors = checkpoint.tensors
-    if not any(layer.kind in {"conv", "linear"} for layer in layers_of(tensors).values()):
-        raise NothingToAnalyse("no 2-D convolution and no linear layer was found; there is nothing to analyse")
+    if not leaves_of(tensors):
+        raise NothingToAnalyse("no convolution and no linear layer was found; there is nothing to analyse")
+    config = getattr(checkpoint, "config", None) or {}
     try:
-        plan = recognise(tensors)
-        builder = _Builder(plan)
-        builder.build()
+        recipe = complete(Given(tensors=tensors, input_size=settings.input_size, config=config))
+        return _resnet(tensors, settings) if recipe is None else _of_recipe(recipe)
     except NotThisFamily as reason:
-        return _structure_only(tensors, str(reason))
+        return structure_only(tensors, str(reason))
+
+
+def _of_recipe(recipe: Recipe) -> ResidualGraph:
+    return ResidualGraph(
+        source="weights",
+        family=recipe.family,
+        nodes=recipe.nodes,
+        blocks=find_blocks(recipe.nodes, "named"),
+        assumptions=recipe.assumptions,
+    )
+
+
+def _resnet(tensors: Mapping[str, Tensor], settings: Settings) -> ResidualGraph:
+    plan = recognise(tensors)
+    builder = _Builder(plan)
+    builder.build()
     if builder.guesses and not settings.assume:
         guess = "; ".join(builder.guesses)
-        return _structure_only(tensors, f"{guess}; --assume runs it all the same", family=plan.family)
+        return _unplaced(tensors, f"{guess}; --assume runs it all the same", family=plan.family)
     size, origin = _input_size(plan, settings)
     nodes = with_shapes(tuple(builder.nodes), size)
     return ResidualGraph(
@@ -69,27 +101,50 @@ def _input_size(plan: Plan, settings: Settings) -> tuple[tuple[int, ...], str]:
     return (channels, 32, 32), "the usual one of nets with a 3x3 stem; --input-size sets another"
 
 
-def _structure_only(tensors: Mapping[str, Tensor], reason: str, family: str | None = None) -> ResidualGraph:
+def structure_only(tensors: Mapping[str, Tensor], reason: str, patterns: Patterns | None = None) -> ResidualGraph:
+    """The blocks that names and shapes show, none of which can be run, with the reason and what to do about it."""
+    known = known_family(tensors)
+    arch = "PACKAGE.MODULE:FACTORY" if known is None else known.arch
+    blocks = structure(tensors, patterns)
+    family = None if known is None else known.family
+    return _unplaced(tensors, f"{reason}; name its definition with --arch {arch}", family=family, blocks=blocks)
+
+
+def _unplaced(
+    tensors: Mapping[str, Tensor], reason: str, *, family: str | None, blocks: tuple[Block, ...] = ()
+) -> ResidualGraph:
     layers = layers_of(tensors)
-    loose = tuple(
-        Node(name=layer.name, op=_loose(layer)) for layer in layers.values() if layer.kind in {"conv", "linear"}
-    )
+    weights = {leaf.name: leaf for leaf in leaves_of(tensors)}
+    placed = {name for block in blocks for name in (*block.layers, *block.skip_layers)}
+    names = dict.fromkeys([*layers, *weights])
     return ResidualGraph(
         source="weights",
         family=family,
         nodes=(),
-        blocks=(),
-        loose=loose,
-        unplaced=tuple(layers),
+        blocks=blocks,
+        loose=tuple(Node(name=name, op=_loose(name, tensors, layers)) for name in names if name in weights),
+        unplaced=tuple(name for name in names if name not in placed and not _norm_of_a_block(name, layers, placed)),
         runnable_reason=reason,
     )
 
 
-def _loose(layer: Layer) -> Op:
-    bias = layer.members.get("bias")
+def _norm_of_a_block(name: str, layers: Mapping[str, Layer], placed: set[str]) -> bool:
+    """Whether a norm stands in a numbered container beside layers that have their place."""
+    container = name.rpartition(".")[0]
+    numbered = any(part.isdigit() for part in container.split("."))
+    norm = name in layers and layers[name].kind == "norm"
+    return norm and numbered and any(layer.startswith(f"{container}.") for layer in placed)
+
+
+def _loose(name: str, tensors: Mapping[str, Tensor], layers: Mapping[str, Layer]) -> Op:
+    if name not in layers:  # a matrix under a name of its own, such as packed projections
+        return Linear(weight=tensors[name], bias=None)
+    layer = layers[name]
     if layer.kind == "linear":
-        return Linear(weight=layer.weight, bias=bias)
-    return _conv(layer, stride=1, groups=1)
+        return Linear(weight=layer.weight, bias=layer.members.get("bias"))
+    if layer.kind == "conv":
+        return _conv(layer, stride=1, groups=1)
+    return Opaque(name=f"{layer.weight.ndim - 2}-D convolution", weights=(layer.weight,))
 
 
 def _conv(layer: Layer, *, stride: int, groups: int) -> Conv:
@@ -157,7 +212,9 @@ class _Builder:
         if len(mean) != width:
             raise NotThisFamily(f"{layer.name} has {len(mean)} channels and {width} reach it")
         weight, bias = layer.members.get("weight"), layer.members.get("bias")
-        return self.add(layer.name, Norm(weight=weight, bias=bias, mean=mean, var=var, eps=EPS))
+        if (weight is None) != (bias is None):
+            raise NotThisFamily(f"{layer.name} has only one of gain and offset")
+        return self.add(layer.name, Norm(weight=weight, bias=bias, mean=mean, var=var, eps=BATCH_NORM_EPS))
 
     def relu(self, name: str, source: str) -> str:
         """A ReLU of `source`."""
@@ -213,7 +270,27 @@ class _Builder:
                 self.norm(block.norms[index], width)
                 if index < last:
                     self.relu(block.norms[index].name, self.last)
-        return self.last
+        return self.last if block.gate is None else self.gate(block.name, *block.gate)
+
+    def gate(self, name: str, squeeze: Layer, excite: Layer) -> str:
+        """The last value times a number in (0, 1) for each channel, which two layers read off its averages."""
+        value, width = self.last, excite.weight.shape[0]
+        self.add(f"{name}.squeeze", Pool(kind="avg", kernel=None))
+        for layer, kind in ((squeeze, "relu"), (excite, "sigmoid")):
+            if layer.kind == "linear":
+                self.flat()
+                self.add(layer.name, Linear(weight=layer.weight, bias=layer.members.get("bias")))
+            else:
+                self.add(layer.name, _conv(layer, stride=1, groups=1))
+            self.add(f"{layer.name}.{kind}", Activation(kind="relu" if kind == "relu" else "sigmoid"))
+        if excite.kind == "linear":
+            self.add(f"{name}.unflatten", View(shape=(width, 1, 1)))
+        return self.add(f"{name}.gate", Multiply(), value, self.last)
+
+    def flat(self) -> None:
+        """Flatten the last value if it is still a map."""
+        if isinstance(self.nodes[-1].op, Pool):
+            self.add("flatten", Flatten())
 
     def skip(self, block: BlockPlan, stride: int, source: str, outputs: int) -> str:
         """The shortcut: identity, projection, or subsampling and zero channels on both sides. Leaves its end's name."""

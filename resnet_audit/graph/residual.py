@@ -25,7 +25,9 @@ class ResidualGraph:
 
     nodes: topologically ordered, the first is the input and the last the output; empty where the structure is unknown.
     loose: weight layers without a place in the graph, with stride 1 for want of better. unplaced: names of the tensors
-    (or layers) that found no place. batch: the only number of samples that it can run on, if it is fixed. assumptions: every inferred fact, in words. runnable_reason: why it cannot run.
+    (or layers) that found no place. batch: the only number of samples that it can run on, if it is fixed. assumptions:
+    every inferred fact, in words. runnable_reason: why it cannot run. The blocks of a graph without nodes name layers
+    alone: they have no fork, join or interior.
     """
 
     source: Source
@@ -72,7 +74,7 @@ class ResidualGraph:
         Without blocks the network is all stem but for its last weight layer, the head.
         """
         last = next((node.name for node in reversed(self.nodes) if is_weight(node)), None)
-        if not self.blocks:
+        if not self.nodes or not self.blocks:
             return {node.name: "head" if node.name == last else "stem" for node in self.nodes}
         inside = {name for block in self.blocks for name in (*block.branch, *block.skip)}
         edges: nx.DiGraph[str] = nx.DiGraph((name, node.name) for node in self.nodes for name in node.inputs)

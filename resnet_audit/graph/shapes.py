@@ -39,7 +39,7 @@ def with_shapes(nodes: tuple[Node, ...], input_size: Shape) -> tuple[Node, ...]:
     placed = []
     for node in nodes:
         inputs = [shapes[name] for name in node.inputs]
-        shape = input_size if isinstance(node.op, Input) else _shape(node, inputs, input_size)
+        shape = input_size if isinstance(node.op, Input) else shape_of(node, inputs, input_size)
         if min(shape) < 1:
             raise UsageError(_misfit(node, inputs, input_size))
         shapes[node.name] = shape
@@ -52,7 +52,8 @@ def windows_along(size: int, kernel: int, stride: int, padding: int, dilation: i
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
-def _shape(node: Node, inputs: list[Shape], input_size: Shape) -> Shape:
+def shape_of(node: Node, inputs: list[Shape], input_size: Shape) -> Shape:
+    """The shape of a node's value for inputs of these shapes. Raises UsageError, naming `input_size`, on a misfit."""
     op: Op = node.op
     match op, inputs:
         case Conv(), [[channels, height, width]] if channels == op.weight.shape[1] * op.groups:
@@ -72,8 +73,10 @@ def _shape(node: Node, inputs: list[Shape], input_size: Shape) -> Shape:
         case Pool(kernel=(int() as kh, int() as kw)), [[channels, height, width]]:
             rows = windows_along(height, kh, op.stride[0], op.padding[0])
             return (channels, rows, windows_along(width, kw, op.stride[1], op.padding[1]))
-        case ((Add() | Multiply()), [first, *others]) if all(other == first for other in others):
+        case Add(), [first, *others] if all(other == first for other in others):
             return first
+        case Multiply(), [_, *_] if (product := _broadcast(inputs)) is not None:
+            return product
         case Concat(), [first, *others] if all(other[1:] == first[1:] for other in others):
             return (sum(shape[0] for shape in inputs), *first[1:])
         case Pad(), [[channels, *rest]]:
@@ -89,6 +92,14 @@ def _shape(node: Node, inputs: list[Shape], input_size: Shape) -> Shape:
         case Opaque(), _ if node.shape is not None:
             return node.shape
     raise UsageError(_misfit(node, inputs, input_size))
+
+
+def _broadcast(shapes: list[Shape]) -> Shape | None:
+    """The shape of a product, in which axes of one entry are repeated; None if the shapes do not fit."""
+    if len({len(shape) for shape in shapes}) != 1:
+        return None
+    sizes = [set(axis) - {1} for axis in zip(*shapes, strict=True)]
+    return tuple(max(axis, default=1) for axis in sizes) if all(len(axis) < 2 for axis in sizes) else None
 
 
 def _misfit(node: Node, inputs: list[Shape], input_size: Shape) -> str:

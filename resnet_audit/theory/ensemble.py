@@ -80,7 +80,9 @@ def decompose(subject: Subject) -> Moments:
     edges = _counted_edges(subject)
     found: Moments | None = None
     for rows in _chunks(subject, len(edges) + 1):
-        saved = {name: tuple(part[rows] for part in kept) for name, kept in recording.saved.items()}
+        saved = recording.saved
+        if graph.batch is None:
+            saved = {name: tuple(part[rows] for part in kept) for name, kept in saved.items()}
         seed = (graph.output, subject.cotangent[rows])
         parts = propagate(subject.folded, saved, seed, stop=subject.start, times_z=edges)
         moments = _moments(parts.coefficients, parts.low, reference[rows])

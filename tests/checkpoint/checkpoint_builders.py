@@ -58,14 +58,6 @@ def zip_of(path: Path, **members: bytes) -> Path:
     return path
 
 
-def torchscript(path: Path) -> Path:
-    return zip_of(path, m__data_dot_pkl=b"", m__constants_dot_pkl=b"", m__code____torch___dot_py=b"")
-
-
-def pt2(path: Path) -> Path:
-    return zip_of(path, m__archive_format=b"pt2", m__models__model_dot_json=b"{}", m__data__weights__w=b"")
-
-
 def npz(path: Path) -> Path:
     with path.open("wb") as file:
         np.savez(file, a=np.zeros(3))
@@ -108,9 +100,6 @@ def folder_with(*names: str):
 
 
 FOREIGN = {
-    "torchscript": (torchscript, "TorchScript program"),
-    "pt2": (pt2, "torch.export program"),
-    "npz": (npz, ".npz"),
     "npy": (npy, "numpy array"),
     "zip of checkpoints": (lambda p: zip_of(p, policy_dot_pth=b"", data=b"{}"), "policy.pth"),
     "zip": (lambda p: zip_of(p, notes_dot_txt=b"hello"), "zip archive"),
@@ -123,12 +112,8 @@ FOREIGN = {
     "git-lfs pointer": (written(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"), "git lfs pull"),
     "html": (written(b"\xef\xbb\xbf\n<!DOCTYPE html><html></html>"), "web page"),
     "text": (written(b'{"error": "not found"}\n'), "text file"),
-    "onnx": (onnx, "ONNX"),
     "empty": (written(b""), "empty file"),
     "unknown": (written(bytes(range(128, 256))), "no known format"),
-    "distributed checkpoint": (folder_with(".metadata", "__0_0.distcp"), "distributed checkpoint"),
-    "sharded checkpoint": (folder_with("model.safetensors.index.json"), "sharded checkpoint"),
-    "model folder": (folder_with("config.json", "model.safetensors"), "model folder"),
     "folder": (folder_with("a.txt"), "a folder"),
 }
 

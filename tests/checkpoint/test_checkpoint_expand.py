@@ -75,10 +75,8 @@ def test_without_arguments_the_only_checkpoint_here_is_meant(run, monkeypatch):
         expand([])
 
 
-def test_standard_input_is_refused_for_now():
+def test_standard_input_is_a_path_of_its_own():
     assert expand(["-"]) == (["-"], [])
-    with pytest.raises(UnreadableCheckpoint, match="save it to a file"):
-        load("-")
 
 
 def test_natural_order_puts_numbers_by_value_and_is_total():

@@ -30,12 +30,12 @@ def bad(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.pt").write_text("this is no checkpoint\n")
     torch.save({"step": torch.tensor(3)}, tmp_path / "counter.pt")
-    torch.save({"net": torch.nn.Linear(2, 2)}, tmp_path / "model.pt")
+    torch.save({"lora_A.weight": torch.ones(2, 2), "lora_B.weight": torch.ones(2, 2)}, tmp_path / "adapter.pt")
     names = {"missing": "gone.pt", "empty": "empty.pt", "cut": "cut.pt", "text": "text.pt", "no layer": "counter.pt"}
-    return {kind: str(tmp_path / name) for kind, name in (names | {"model": "model.pt"}).items()}
+    return {kind: str(tmp_path / name) for kind, name in (names | {"adapter": "adapter.pt"}).items()}
 
 
-BAD = ("missing", "empty", "cut", "text", "no layer", "model")
+BAD = ("missing", "empty", "cut", "text", "no layer", "adapter")
 
 
 def paths(ran: Ran) -> list[str]:
@@ -208,3 +208,10 @@ def test_an_input_size_that_does_not_fit_names_the_flag() -> None:
     assert ran.code == 2
     assert len(ran.lines) == 1
     assert "--input-size" in ran.err
+
+
+def test_a_pickled_module_is_read_and_audited_without_its_class(tmp_path) -> None:
+    torch.save(torch.nn.Sequential(torch.nn.Linear(4, 3)), tmp_path / "model.pt")
+    ran = invoke("graph", str(tmp_path / "model.pt"), "-f", "json")
+    assert ran.code == 0
+    assert ran.json["checkpoints"][0]["graph"]["unplaced"] == ["0"]

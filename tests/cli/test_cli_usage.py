@@ -79,8 +79,7 @@ def test_a_later_format_is_one_sentence(form) -> None:
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
-        ("graph", ("--arch", "mine.nets:resnet")),
-        ("graph", ("--arch=mine.nets:resnet",)),
+        ("graph", ("--figure=x.svg",)),
         ("spectrum", ("--figure", "x.svg")),
         ("spectrum", ("--fast",)),
         ("ensemble", ("--veit",)),

@@ -9,9 +9,9 @@ import torch
 from graph_nets import NETS
 from graph_oracles import normal
 
-from resnet_audit.graph import ResidualGraph, discover
 from resnet_audit.graph.adjoint import save
 from resnet_audit.graph.execute import run
+from resnet_audit.graph.from_weights import discover
 from resnet_audit.graph.ir import Activation, Add, Conv, Input, Node, Norm, Op
 from resnet_audit.graph.shapes import with_shapes
 from resnet_audit.settings import Settings
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from resnet_audit.graph import ResidualGraph
+
 WIDTH = 4
 SIZE = (WIDTH, 6, 6)
 
 
 def found(tensors: Mapping[str, Tensor], **choices: Any) -> ResidualGraph:
     """What `discover` makes of tensors that come from no file."""
-    return discover(SimpleNamespace(tensors=tensors), Settings(**choices))
+    return discover(SimpleNamespace(tensors=tensors, format="torch-zip", config=None), Settings(**choices))
 
 
 def graph_of(name: str, seed: int = 0) -> ResidualGraph:

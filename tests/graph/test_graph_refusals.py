@@ -14,6 +14,7 @@ from resnet_audit.checkpoint import load
 from resnet_audit.errors import NothingToAnalyse, NotRunnable
 from resnet_audit.graph import discover
 from resnet_audit.graph.describe import describe
+from resnet_audit.graph.ir import Opaque
 from resnet_audit.settings import Settings
 
 
@@ -219,9 +220,9 @@ NOT_UNDERSTOOD = {
     with_an_odd_number_of_new_channels: "layer2.0 goes from 6 to 11",
     with_channels_that_do_not_connect: "layer1.1.conv1",
     with_four_convolutions_in_a_block: "layer1.0.*4 convolutions",
-    vgg: "no residual block",
-    perceptron: "no residual block",
-    transformer: "no residual block",
+    vgg: "no blocks of a ResNet",
+    perceptron: "no blocks of a ResNet",
+    transformer: "no blocks of a ResNet",
 }
 each_case = pytest.mark.parametrize("build", NOT_UNDERSTOOD, ids=lambda build: build.__name__)
 
@@ -231,11 +232,16 @@ each_case = pytest.mark.parametrize("build", NOT_UNDERSTOOD, ids=lambda build: b
 def test_what_is_not_understood_is_not_run(build, assume):
     graph = found(build(), assume=assume)
     assert not graph.runnable
-    assert (graph.nodes, graph.blocks, graph.placement) == ((), (), {})
+    assert (graph.nodes, graph.placement) == ((), {})
     with pytest.raises(NotRunnable):
         graph.forward(torch.zeros(1, 3, 32, 32))
     with pytest.raises(NotRunnable):
         _ = graph.input_size
+
+
+@pytest.mark.parametrize("build", [vgg, perceptron])
+def test_a_chain_that_is_not_understood_has_no_block(build):
+    assert found(build()).blocks == ()
 
 
 @each_case
@@ -248,14 +254,17 @@ def test_the_reason_is_one_line_that_names_what_stopped_it(build):
 
 
 @each_case
-def test_every_layer_of_it_is_listed_as_unplaced(build):
+def test_every_layer_of_it_is_listed_once_as_unplaced_or_in_a_block(build):
     state = build()
     graph = found(state)
-    layers = sorted(name.removesuffix(".weight") for name, tensor in state.items() if tensor.ndim in {2, 4})
+    layers = sorted(name.removesuffix(".weight") for name, tensor in state.items() if tensor.ndim >= 2)
     assert sorted(node.name for node in graph.loose) == layers
-    assert set(layers) <= set(graph.unplaced)
-    assert len(set(graph.unplaced)) == len(graph.unplaced)
-    assert [node.op.weight.data_ptr() for node in graph.loose] == [
+    inside = [layer for block in graph.blocks for layer in (*block.layers, *block.skip_layers)]
+    places = [*inside, *graph.unplaced]
+    assert set(layers) <= set(places)
+    assert len(set(places)) == len(places)
+    weights = [node.op.weights[0] if isinstance(node.op, Opaque) else node.op.weight for node in graph.loose]
+    assert [weight.data_ptr() for weight in weights] == [
         state[f"{node.name}.weight"].data_ptr() for node in graph.loose
     ]
 
@@ -302,14 +311,15 @@ def test_without_any_weight_layer_there_is_nothing_to_analyse(state):
 
 
 @pytest.mark.parametrize(
-    ("file", "layers"), [("picklescan_pytorch_model.bin", 15), ("cgcnn_bandgap.pth.tar", 7)]
-)  # the matrices in each file
-def test_real_files_of_other_kinds_claim_no_block_and_do_not_run(checkpoints, file, layers):
+    ("file", "layers", "blocks"), [("picklescan_pytorch_model.bin", 15, 4), ("cgcnn_bandgap.pth.tar", 7, 0)]
+)  # the matrices in each file, and the sums that names or shapes show
+def test_real_files_of_other_kinds_do_not_run(checkpoints, file, layers, blocks):
     checkpoint = load(str(checkpoints / file))
     graph = discover(checkpoint, Settings())
-    assert (graph.blocks, graph.runnable, len(graph.loose)) == ((), False, layers)
+    assert (len(graph.blocks), graph.runnable, len(graph.loose)) == (blocks, False, layers)
     result = describe(checkpoint, graph)
-    assert (result.block_count, result.runnable, result.stem, result.head) == (0, False, (), ())
+    assert (result.block_count, result.runnable, result.stem, result.head) == (blocks, False, (), ())
+    assert {block.input_shape for block in result.blocks} <= {None}
     assert result.unplaced_count == len(graph.unplaced)
     assert result.runnable_reason == graph.runnable_reason
 
