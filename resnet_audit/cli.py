@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-LATER = ("--figure", "--workers", "--dask", "--resume", "--recalibrate", "--fast", "--veit", "--reference")
+LATER = ("--figure", "--workers", "--dask", "--resume", "--recalibrate", "--veit", "--reference")
 LATER_COMMANDS = ("shortcut", "scaling", "compare", "check", "procrustes", "explain")
 """Promised flags and commands that this version does not have: it says so instead of guessing at a typing error."""
 
@@ -42,6 +42,7 @@ EPSILON = Annotated[float | None, typer.Option("--epsilon", help="Resolution of 
 DELTA = Annotated[float, typer.Option("--delta", help="Probability that the bound may fail.")]
 PRESET = Annotated[Preset, typer.Option("--preset", help="paper: constants as published.")]
 OBJECTIVE = Annotated[Objective, typer.Option("--objective", help="What the gradient is of.")]
+FAST = Annotated[bool, typer.Option("--fast", help="Extremes and norms only; of matrices an estimate from below.")]
 UNIT = Annotated[Unit, typer.Option("--unit", help="What depth counts.")]
 
 
@@ -88,9 +89,9 @@ def bound(  # noqa: PLR0913 - one parameter a flag
 
 @app.command()
 @with_common
-def spectrum(*, models: Models = None, shared: Common) -> None:
+def spectrum(*, models: Models = None, fast: FAST = False, shared: Common) -> None:
     """Singular values of every layer, and certified bounds of every residual block."""
-    _show("spectrum", models, ["spectrum"], shared)
+    _show("spectrum", models, ["spectrum"], shared, replace(shared.settings, fast=fast))
 
 
 @app.command()

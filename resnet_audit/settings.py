@@ -42,6 +42,7 @@ class Settings:
     threads: int | None = None
     objective: Objective = "logit"
     unit: Unit = "blocks"
+    fast: bool = False
     # The margin bound.
     n_train: int | None = None
     x_rms: float = 1.0

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from resnet_audit.checkpoint.programs import RUNS_CODE
 from resnet_audit.graph.ir import is_weight
-from resnet_audit.linear import one_library_thread
+from resnet_audit.linear import nonfinite_entries
 from resnet_audit.results import BlockEntry, GraphResult, Note
 
 if TYPE_CHECKING:
@@ -74,7 +72,6 @@ def _shape(graph: ResidualGraph, name: str) -> tuple[int, ...] | None:
     return graph.by_name[name].shape if name in graph.by_name else None
 
 
-@one_library_thread()
 def nonfinite_count(tensors: Iterable[Tensor]) -> int:
     """The number of NaN and infinite entries of all floating tensors."""
-    return sum(int((~torch.isfinite(tensor)).sum()) for tensor in tensors if tensor.is_floating_point())
+    return sum(nonfinite_entries(tensor) for tensor in tensors if tensor.is_floating_point())

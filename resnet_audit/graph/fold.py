@@ -13,7 +13,7 @@ import torch
 
 from resnet_audit.graph.execute import norm_affine
 from resnet_audit.graph.ir import Conv, Linear, Node, Norm, Op, consumers_of
-from resnet_audit.linear import fold_batch_norm
+from resnet_audit.linear import fold_batch_norm, nonfinite_entries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +64,7 @@ def finite(op: Op) -> bool:
             numbers = list(gains(op))
         case _:
             return True
-    return all(bool(torch.isfinite(tensor).all()) for tensor in numbers if tensor is not None)
+    return not any(nonfinite_entries(tensor) for tensor in numbers if tensor is not None)
 
 
 def fold(op: Conv | Linear, norm: Norm) -> Conv | Linear:

@@ -1,6 +1,7 @@
 """One linear map at a time: its geometry, its spectrum and norms, and the batch normalisation folded into it."""
 
 from resnet_audit.linear.conv import circular_grid, kernel_norm_sum, output_size, row_norm_sum, torus_size, windows
+from resnet_audit.linear.fast import Extremes, conv_extremes, matrix_extremes, nonfinite_entries
 from resnet_audit.linear.fold import fold_batch_norm
 from resnet_audit.linear.norm import conv_norm_upper, matrix_norm_upper
 from resnet_audit.linear.parallel import map_layers, one_library_thread
@@ -8,14 +9,18 @@ from resnet_audit.linear.spectrum import conv_singular_values, matrix_singular_v
 from resnet_audit.linear.statistics import spectrum_numbers
 
 __all__ = [
+    "Extremes",
     "circular_grid",
+    "conv_extremes",
     "conv_norm_upper",
     "conv_singular_values",
     "fold_batch_norm",
     "kernel_norm_sum",
     "map_layers",
+    "matrix_extremes",
     "matrix_norm_upper",
     "matrix_singular_values",
+    "nonfinite_entries",
     "one_library_thread",
     "output_size",
     "row_norm_sum",

@@ -38,6 +38,17 @@ def conv_norm_upper(weight: Tensor, *, size: Pair, stride: Pair, padding: Pair, 
 
 
 @one_library_thread()
+def conv_norm_circular(weight: Tensor, size: Pair, stride: Pair, groups: int, dilation: Pair) -> float:
+    """The largest singular value of the circular convolution on the grid `size`, which the stride divides: exact.
+
+    Raises ValueError as `conv_norm_upper`.
+    """
+    kernel = checked_kernel(weight, groups)
+    scale = binary_scale(kernel)
+    return _norm(symbol_of(kernel / scale, size, stride, groups, dilation)) * scale
+
+
+@one_library_thread()
 def matrix_norm_upper(weight: Tensor) -> float:
     """An upper bound of the l2 operator norm of a linear layer's (out, in) weight. Raises ValueError if not finite."""
     if weight.dim() != 2 or 0 in weight.shape:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from resnet_audit.errors import NoRule, UsageError
 from resnet_audit.graph.ir import Add, Concat, Input, kind_of
 from resnet_audit.measure.lipschitz import log, log_constant
-from resnet_audit.measure.pathnorm import path_norm_l1
+from resnet_audit.measure.pathnorm import PathNorm, path_norm_l1
 from resnet_audit.results import BoundLayer, BoundResult, Cover, Covers, Note, PerCover, Unsupported
 from resnet_audit.theory.covering import (
     OPERATOR,
@@ -64,7 +64,7 @@ def analyse(subject: Subject) -> BoundResult:
             Note(code="needs_n_train", message="what needs the number of training examples is null: give --n-train")
         )
     covers = None if coverings is None else _covers(coverings, chains, graph.input_size, settings)
-    path = path_norm_l1(subject.folded) if known else None
+    path = _path_norm(subject, notes) if known else None
     return BoundResult(
         input_size=graph.input_size,
         n_train=settings.n_train,
@@ -88,6 +88,14 @@ def analyse(subject: Subject) -> BoundResult:
         layers=_layers(subject, factors, coverings),
         notes=tuple(notes),
     )
+
+
+def _path_norm(subject: Subject, notes: list[Note]) -> PathNorm | None:
+    try:
+        return path_norm_l1(subject.folded)
+    except NoRule as reason:
+        notes.append(Note(code="no_path_norm", message=str(reason)))
+        return None
 
 
 def _all_coverings(

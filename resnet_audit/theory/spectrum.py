@@ -10,6 +10,7 @@ Status   exact for circular padding; sigma_upper, branch_upper and interval are 
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,12 @@ from resnet_audit.errors import NonFinite, UsageError
 from resnet_audit.graph.fold import finite, fold
 from resnet_audit.graph.ir import Conv, Linear, Node, Norm, Opaque, kind_of
 from resnet_audit.linear import (
+    Extremes,
     circular_grid,
+    conv_extremes,
     conv_norm_upper,
     conv_singular_values,
+    matrix_extremes,
     matrix_norm_upper,
     matrix_singular_values,
     spectrum_numbers,
@@ -43,13 +47,15 @@ def analyse(subject: Subject) -> SpectrumResult:
         sigma_max=None if largest is None else largest.sigma_max,
         sigma_max_where=None if largest is None else largest.name,
         layers=tuple(layers),
-        blocks=_blocks(subject) if graph.runnable else (),
+        blocks=_blocks(subject) if graph.runnable and not subject.settings.fast else (),
         notes=tuple(_notes(subject, layers)),
     )
 
 
 def _layer(subject: Subject, node: Node) -> SpectrumLayer:
     op = node.op
+    if subject.settings.fast and (quick := _fast(subject, node)) is not None:
+        return quick
     if not isinstance(op, Conv | Linear):
         raise TypeError(f"{node.name} is not a weight layer")
     size = _input_grid(subject, node) if isinstance(op, Conv) else None
@@ -67,6 +73,47 @@ def _layer(subject: Subject, node: Node) -> SpectrumLayer:
         method="SVD of the matrix" if size is None else "SVD of the symbol, circular grid",
         folded=folded,
         **_as_fields(raw),
+    )
+
+
+def _fast(subject: Subject, node: Node) -> SpectrumLayer | None:
+    """Extremes and norms of one layer; None where only its whole spectrum tells them."""
+    op = node.op
+    if not finite(op):
+        return None
+    if isinstance(op, Linear):
+        size: Size | None = None
+        found: Extremes | None = matrix_extremes(op.weight)
+        method = "power iteration (estimate from below)"
+    elif isinstance(op, Conv):
+        size = _input_grid(subject, node)
+        found = conv_extremes(
+            op.weight, size=size, stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups
+        )
+        method = "largest of the symbol, circular grid"
+    else:
+        return None
+    if found is None:
+        return None
+    square, top = found.frobenius**2, found.sigma_max**2
+    return SpectrumLayer(
+        name=node.name,
+        block=subject.graph.block_of(node.name),
+        kind="linear" if size is None else "conv",
+        shape=tuple(op.weight.shape),
+        stride=() if isinstance(op, Linear) else op.stride,
+        groups=1 if isinstance(op, Linear) else op.groups,
+        grid=() if isinstance(op, Linear) or size is None else circular_grid(size, op.stride),
+        method=method,
+        folded=None,
+        **_as_fields(None)
+        | {
+            "count": found.count,
+            "sigma_max": found.sigma_max,
+            "sigma_upper": found.sigma_upper,
+            "rms": found.frobenius / math.sqrt(found.count),
+            "stable_rank": square / top / found.count if top > 0.0 else None,
+        },
     )
 
 
@@ -159,7 +206,10 @@ def _notes(subject: Subject, layers: list[SpectrumLayer]) -> list[Note]:
     if subject.graph.loose:
         message = "the structure is unknown: every convolution is taken with stride 1, no groups, on the size given"
         notes.append(Note(code="assumed_grid", message=message))
-    if subject.graph.blocks:
+    if subject.settings.fast:
+        message = "--fast: largest values and norms only; of a matrix sigma_max is an estimate from below, not exact"
+        notes.append(Note(code="fast", message=message))
+    elif subject.graph.blocks:
         message = "branch_sigma_max and block_sigma_max (measured Jacobians) are not computed by this version"
         notes.append(Note(code="not_in_this_version", message=message))
     return notes

@@ -182,3 +182,14 @@ def test_a_filter_that_matches_no_block_is_refused_with_the_names_that_are_there
     assert ran.lines == [ran.json["checkpoints"][0]["error"]]
     assert ran.lines[0].startswith(f"{TRAINED}: --blocks stage* matches no block")
     assert "layer1.0" in ran.lines[0]
+
+
+def test_fast_gives_the_same_largest_values_without_the_spectrum() -> None:
+    command = ("spectrum", str(TRAINED), "--input-size", "1x8x8", "-f", "json")
+    whole, fast = (invoke(*command, *flag).json["checkpoints"][0]["spectrum"] for flag in ((), ("--fast",)))
+    assert [row["name"] for row in fast["layers"]] == [row["name"] for row in whole["layers"]]
+    for quick, full in zip(fast["layers"], whole["layers"], strict=True):
+        assert quick["sigma_max"] == pytest.approx(full["sigma_max"], rel=2e-2 if full["kind"] == "linear" else 1e-10)
+        assert quick["count"] == full["count"]
+        assert quick["quantiles"] is None or min(quick["grid"]) < 3  # a kernel that wraps needs the whole spectrum
+        assert quick["rms"] == pytest.approx(full["rms"], rel=1e-6)

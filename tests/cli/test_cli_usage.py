@@ -81,7 +81,6 @@ def test_a_later_format_is_one_sentence(form) -> None:
     [
         ("graph", ("--figure=x.svg",)),
         ("spectrum", ("--figure", "x.svg")),
-        ("spectrum", ("--fast",)),
         ("ensemble", ("--veit",)),
         ("gradient", ("--recalibrate",)),
         ("bound", ("--reference", "net.pt")),
