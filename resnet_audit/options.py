@@ -100,6 +100,10 @@ def common(  # noqa: PLR0913 - one parameter a flag
             rich_help_panel=GRAPH,
         ),
     ] = None,
+    patterns: Annotated[
+        str | None,
+        typer.Option("--patterns", metavar="FILE", help="More names of parts, as TOML lists.", rich_help_panel=GRAPH),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -141,6 +145,7 @@ def common(  # noqa: PLR0913 - one parameter a flag
         key=key,
         assume=assume,
         arch=arch,
+        patterns=patterns,
         blocks=tuple(blocks or ()),
         data=data,
         inputs=inputs,

@@ -31,6 +31,7 @@ class Settings:
     key: str | None = None
     assume: bool = False
     arch: str | None = None
+    patterns: str | None = None
     blocks: tuple[str, ...] = ()
     # Passes through the network.
     data: str | None = None

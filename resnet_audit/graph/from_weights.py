@@ -7,6 +7,8 @@ network cannot be run.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from resnet_audit.errors import NothingToAnalyse
@@ -16,6 +18,7 @@ from resnet_audit.graph.families import projection_on_preactivation, recognise
 from resnet_audit.graph.families_known import complete
 from resnet_audit.graph.families_nodes import BATCH_NORM_EPS, Given
 from resnet_audit.graph.families_plan import NotThisFamily, layers_of
+from resnet_audit.graph.geometry import check_modules, conv_geometry, norm_eps
 from resnet_audit.graph.ir import (
     Activation,
     Add,
@@ -33,7 +36,7 @@ from resnet_audit.graph.ir import (
     Slice,
     View,
 )
-from resnet_audit.graph.patterns import known_family
+from resnet_audit.graph.patterns import known_family, load_patterns
 from resnet_audit.graph.residual import ResidualGraph
 from resnet_audit.graph.shapes import with_shapes
 from resnet_audit.graph.structure import structure
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from resnet_audit.graph.blocks import Block
     from resnet_audit.graph.families_nodes import Recipe
     from resnet_audit.graph.families_plan import BlockPlan, Layer, Plan
+    from resnet_audit.graph.geometry import Modules
     from resnet_audit.graph.patterns import Patterns
     from resnet_audit.settings import Settings
 
@@ -57,11 +61,13 @@ def discover(checkpoint: Checkpoint, settings: Settings) -> ResidualGraph:
     if not leaves_of(tensors):
         raise NothingToAnalyse("no convolution and no linear layer was found; there is nothing to analyse")
     config = getattr(checkpoint, "config", None) or {}
+    patterns = None if settings.patterns is None else load_patterns(settings.patterns)
     try:
         recipe = complete(Given(tensors=tensors, input_size=settings.input_size, config=config))
-        return _resnet(tensors, settings) if recipe is None else _of_recipe(recipe)
+        modules = getattr(checkpoint, "modules", None) or {}
+        return _resnet(tensors, modules, settings) if recipe is None else _of_recipe(recipe)
     except NotThisFamily as reason:
-        return structure_only(tensors, str(reason))
+        return structure_only(tensors, str(reason), patterns)
 
 
 def _of_recipe(recipe: Recipe) -> ResidualGraph:
@@ -74,9 +80,9 @@ def _of_recipe(recipe: Recipe) -> ResidualGraph:
     )
 
 
-def _resnet(tensors: Mapping[str, Tensor], settings: Settings) -> ResidualGraph:
+def _resnet(tensors: Mapping[str, Tensor], modules: Modules, settings: Settings) -> ResidualGraph:
     plan = recognise(tensors)
-    builder = _Builder(plan)
+    builder = _Builder(plan, modules)
     builder.build()
     if builder.guesses and not settings.assume:
         guess = "; ".join(builder.guesses)
@@ -87,7 +93,7 @@ def _resnet(tensors: Mapping[str, Tensor], settings: Settings) -> ResidualGraph:
         source="weights",
         family=plan.family,
         nodes=nodes,
-        blocks=find_blocks(nodes, "shape" if builder.guesses else "named"),
+        blocks=find_blocks(nodes, "shape" if builder.guesses else "module" if modules else "named"),
         assumptions=(f"input size {'x'.join(map(str, size))} ({origin})", *plan.assumptions, *builder.assumptions),
     )
 
@@ -161,8 +167,9 @@ def _conv(layer: Layer, *, stride: int, groups: int) -> Conv:
 class _Builder:
     """Writes the nodes of a plan in order, with `last` the newest value and `width` its channels."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, modules: Modules) -> None:
         self.plan = plan
+        self.modules = modules
         self.nodes: list[Node] = []
         self.assumptions: list[str] = []
         self.guesses: list[str] = [] if plan.guess is None else [plan.guess]
@@ -172,6 +179,7 @@ class _Builder:
 
     def build(self) -> None:
         """Write every node. Raises NotThisFamily where the layers do not fit each other."""
+        check_modules(self.modules, pooled_stem=self.plan.stem.weight.shape[2] == 7)
         self.stem()
         for block in self.plan.blocks:
             self.block(block)
@@ -200,9 +208,11 @@ class _Builder:
         per_group, outputs = layer.weight.shape[1], layer.weight.shape[0]
         if width % per_group or outputs % (width // per_group):
             raise NotThisFamily(f"{layer.name} cannot read the {width} channels that reach it")
-        if layer.weight.shape[2] % 2 == 0 or layer.weight.shape[3] % 2 == 0:
+        known = conv_geometry(self.modules, layer.name)
+        if "padding" not in known and (layer.weight.shape[2] % 2 == 0 or layer.weight.shape[3] % 2 == 0):
             raise NotThisFamily(f"{layer.name} has an even-sized kernel, whose padding is not stored")
-        return self.add(layer.name, _conv(layer, stride=stride, groups=width // per_group), source)
+        guessed = _conv(layer, stride=stride, groups=width // per_group)
+        return self.add(layer.name, replace(guessed, **known), source)
 
     def norm(self, layer: Layer, width: int) -> str:
         """A batch normalisation of the last value, which has `width` channels."""
@@ -214,7 +224,8 @@ class _Builder:
         weight, bias = layer.members.get("weight"), layer.members.get("bias")
         if (weight is None) != (bias is None):
             raise NotThisFamily(f"{layer.name} has only one of gain and offset")
-        return self.add(layer.name, Norm(weight=weight, bias=bias, mean=mean, var=var, eps=BATCH_NORM_EPS))
+        eps = norm_eps(self.modules, layer.name, BATCH_NORM_EPS)
+        return self.add(layer.name, Norm(weight=weight, bias=bias, mean=mean, var=var, eps=eps))
 
     def relu(self, name: str, source: str) -> str:
         """A ReLU of `source`."""
@@ -233,7 +244,9 @@ class _Builder:
         text = "stride 2, then 3x3 max-pooling with stride 2" if size == (7, 7) else "stride 1, no pooling"
         self.assumptions.append(f"stem: {text}")
         self.width = stem.weight.shape[0]
-        if self.plan.blocks:
+        if self.modules:
+            self.assumptions.append("strides, padding, dilation, groups and eps are those of the pickled modules")
+        elif self.plan.blocks:
             self.assumptions.append(
                 "the first block of every stage but the first has stride 2, in its first 3x3 convolution"
             )
@@ -243,13 +256,17 @@ class _Builder:
         outputs = block.convs[-1].weight.shape[0]
         changes = block.shortcut is not None or outputs != self.width
         stride = 2 if block.stage > 0 and block.first_of_stage and changes else 1
-        if changes and not block.first_of_stage:
+        if changes and not block.first_of_stage and not self.modules:
             self.guesses.append(f"block {block.name} changes width inside its list, where strides are not known")
             stride = 2
         raw, activated = self.last, None
         if self.plan.preactivation:
             activated = self.relu(block.norms[0].name, self.norm(block.norms[0], self.width))
         branch = self.branch(block, stride)
+        # The shortcut strides as the branch does: as guessed, or as the modules of its convolutions say.
+        names = {conv.name for conv in block.convs}
+        ops = [node.op for node in self.nodes if node.name in names]
+        stride = math.prod(op.stride[0] for op in ops if isinstance(op, Conv))
         skip_source = activated if activated is not None and projection_on_preactivation(self.plan) else raw
         skip = self.skip(block, stride, raw if block.shortcut is None else skip_source, outputs)
         self.add(f"{block.name}.add", Add(), branch, skip)
