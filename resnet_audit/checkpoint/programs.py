@@ -85,9 +85,10 @@ def _exported(path: str) -> ExportedProgram:
     silent = log.disabled
     try:
         log.disabled = True  # it logs whole tracebacks before it raises
-        with warnings.catch_warnings():
+        # An open file: torch believes a path only if it ends in .pt2.
+        with warnings.catch_warnings(), Path(path).open("rb") as file:
             warnings.simplefilter("ignore")
-            return torch.export.load(path)
+            return torch.export.load(file)
     except Exception as error:  # noqa: BLE001 (hostile bytes make torch raise nearly anything)
         _damaged(path, Format.PT2, error)
     finally:

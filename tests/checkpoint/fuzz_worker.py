@@ -1,16 +1,19 @@
 """Loads mutated checkpoints one after the other, with little memory and little time for each. Run as a program.
 
-    python fuzz_worker.py FOLDER BASES SEED COUNT
+    python fuzz_worker.py FOLDER BASES SEED COUNT [whole]
 
 BASES: a JSON list of [name, file to mutate, path to load]. Before each load the number of the mutation goes to stdout,
-so that whoever started the program knows which one stopped it.
+so that whoever started the program knows which one stopped it. With `whole`, each mutation goes through the command
+`graph` as well, and the tracebacks of all internal errors are told at the end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import random
+import re
 import resource
 import shutil
 import signal
@@ -77,7 +80,55 @@ def mutated_inside(data: bytes, chance: random.Random) -> bytes:
     return result.getvalue()
 
 
-def main(folder: Path, bases: list[list[str]], seed: int, count: int) -> None:
+def audited(path: str) -> str:
+    """What happened when the whole command `graph` read `path`: `graph`, `error`, or the traceback of a defect."""
+    from resnet_audit.report import audit  # noqa: PLC0415 (its path is set by main)
+    from resnet_audit.settings import Settings  # noqa: PLC0415 (as above)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as the command line does: warnings of torch about old programs
+        outcome = audit([path], "graph", [], Settings(threads=1))
+    (entry,) = outcome.document["checkpoints"]
+    told = [line.removeprefix(path) for line in (*outcome.failures, *filter(None, [entry["error"]]))]
+    if any("internal error" in line for line in told):
+        return "\n".join((*told[:1], *outcome.tracebacks))
+    assert all(line.isprintable() for line in told), told
+    assert bool(told) == ("graph" not in entry), told
+    return "error" if told else "graph"
+
+
+def memory(line: str) -> int:
+    """`VmRSS`, the resident memory now, or `VmHWM`, its largest so far, in bytes."""
+    return int(re.findall(rf"{line}:\s*(\d+) kB", Path("/proc/self/status").read_text())[0]) * 1024
+
+
+def limited() -> int:
+    """The resident memory now, from which the peak is measured; every address space beyond MEMORY is refused."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    with contextlib.suppress(OSError):  # where it may not be set back, the peak is that of the bases or more
+        Path("/proc/self/clear_refs").write_text("5")
+    return memory("VmRSS")
+
+
+def write_mutation(base: list[str], folder: Path, chance: random.Random) -> Path:
+    """One mutation of a base in `folder`, under the suffix of its path: torch looks at that of a program."""
+    _, source, path = base
+    data = Path(source).read_bytes()
+    inside = data.startswith(b"PK") and chance.random() < 0.6
+    if Path(path).is_dir():
+        target = folder / "mutated"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(path, target)
+        (target / Path(source).name).write_bytes(mutated(data, chance))
+    else:
+        target = folder / f"mutated{Path(path).suffix or '.bin'}"
+        target.unlink(missing_ok=True)  # the pages of the last one may still be mapped
+        target.write_bytes(mutated_inside(data, chance) if inside else mutated(data, chance))
+    return target
+
+
+def main(folder: Path, bases: list[list[str]], seed: int, count: int, *, whole: bool) -> None:
     """Loads `count` mutations; anything but a checkpoint or a refusal in one printable line ends the program."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
     from resnet_audit.checkpoint import load  # noqa: PLC0415 (its path is set above)
@@ -86,24 +137,16 @@ def main(folder: Path, bases: list[list[str]], seed: int, count: int) -> None:
     warnings.simplefilter("error")
     for _, _, path in bases:
         load(path)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        assert not whole or audited(path) == "graph", path
+    begun_with = limited()
     outcomes = {name: [0, 0] for name, _, _ in bases}
+    commands = {name: [0, 0] for name, _, _ in bases}
+    internal: list[str] = []
     slowest = 0.0
     for number in range(seed, seed + count):
         chance = random.Random(number)  # noqa: S311 (repeatable, not secret)
-        name, source, path = bases[number % len(bases)]
-        data = Path(source).read_bytes()
-        inside = data.startswith(b"PK") and chance.random() < 0.6
-        target = folder / "mutated"
-        if Path(path).is_dir():
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(path, target)
-            (target / Path(source).name).write_bytes(mutated(data, chance))
-        else:
-            target = folder / "mutated.bin"
-            target.unlink(missing_ok=True)  # the pages of the last one may still be mapped
-            target.write_bytes(mutated_inside(data, chance) if inside else mutated(data, chance))
+        base = bases[number % len(bases)]
+        name, target = base[0], write_mutation(base, folder, chance)
         print(f"{number} {name}", flush=True)  # noqa: T201 (the protocol of this program)
         signal.alarm(SECONDS)
         begun = time.monotonic()
@@ -118,8 +161,21 @@ def main(folder: Path, bases: list[list[str]], seed: int, count: int) -> None:
             assert text.count("; ") >= 2, text
         signal.alarm(0)
         slowest = max(slowest, time.monotonic() - begun)
-    print(json.dumps({"outcomes": outcomes, "slowest": slowest}))  # noqa: T201 (as above)
+        if whole:
+            signal.alarm(SECONDS)
+            begun = time.monotonic()
+            told = audited(str(target))
+            signal.alarm(0)
+            slowest = max(slowest, time.monotonic() - begun)
+            if told in {"graph", "error"}:
+                commands[name][told == "error"] += 1
+            else:
+                internal.append(f"{number} {name}: {told}")
+    result = {"outcomes": outcomes, "commands": commands, "internal": internal, "slowest": slowest}
+    print(json.dumps(result | {"memory": memory("VmHWM") - begun_with}))  # noqa: T201 (as above)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(
+        Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), whole=sys.argv[5:] == ["whole"]
+    )
