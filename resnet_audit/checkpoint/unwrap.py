@@ -261,7 +261,7 @@ def _wrapper_notes(chosen: _Candidate, found: list[_Candidate]) -> list[Note]:
         message = f"the state dict is at the top of the file{beside}"
     else:
         return []
-    return [Note(code="wrapper", message=message, where=chosen.place or None)]
+    return [Note(code="wrapper", message=message)]
 
 
 def _prefix_notes(prefix: str, extra: str | None) -> list[Note]:

@@ -129,7 +129,12 @@ def _unplaced(
         nodes=(),
         blocks=blocks,
         loose=tuple(Node(name=name, op=_loose(name, tensors, layers)) for name in names if name in weights),
-        unplaced=tuple(name for name in names if name not in placed and not _norm_of_a_block(name, layers, placed)),
+        unplaced=tuple(
+            key
+            for name in names
+            if name not in placed and not _norm_of_a_block(name, layers, placed)
+            for key in ([name] if name else layers[name].members)
+        ),
         runnable_reason=reason,
     )
 

@@ -113,3 +113,7 @@ def test_a_constant_after_a_residual_sum_does_not_hide_it():
 def test_a_weight_node_keeps_its_name_where_a_helper_node_has_it():
     state = {name.replace("fc.", "pool."): value for name, value in bottleneck_state().items()}
     assert found(state).weight_nodes[-1].name == "pool"
+
+
+def test_a_tensor_without_a_module_is_unplaced_under_its_own_name():
+    assert "temperature" in found({**option_a_state(), "temperature": torch.tensor(0.3)}).unplaced
