@@ -38,8 +38,10 @@ def leaves_of(tensors: Mapping[str, Tensor]) -> tuple[Leaf, ...]:
     found = []
     for key, tensor in tensors.items():
         module, _, member = key.rpartition(".")
-        if not tensor.is_floating_point() or tensor.ndim < 2 or tuple(tensor.shape[:3]) == (1, 1, 1):
-            continue  # the last are factors for channels, not a window
+        if not tensor.is_floating_point() or tensor.ndim < 2 or not tensor.numel():
+            continue
+        if tuple(tensor.shape[:3]) == (1, 1, 1):
+            continue  # factors for channels, not a window
         if member == "weight" or (member == "in_proj_weight" and tensor.ndim == 2):
             taps = tensor[0, 0].numel()
             depthwise = tensor.ndim > 2 and tensor.shape[1] == 1 < tensor.shape[0]

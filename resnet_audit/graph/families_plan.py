@@ -46,6 +46,8 @@ class Layer:
         """`conv`, `linear`, `norm` or `other`."""
         if "weight" not in self.members or not self.weight.is_floating_point():
             return "norm" if "running_var" in self.members else "other"
+        if not self.weight.numel():
+            return "other"
         return {4: "conv", 2: "linear", 1: "norm"}.get(self.weight.ndim, "other")
 
     def strangers(self) -> list[str]:

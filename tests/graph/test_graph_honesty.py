@@ -117,3 +117,15 @@ def test_a_weight_node_keeps_its_name_where_a_helper_node_has_it():
 
 def test_a_tensor_without_a_module_is_unplaced_under_its_own_name():
     assert "temperature" in found({**option_a_state(), "temperature": torch.tensor(0.3)}).unplaced
+
+
+@pytest.mark.parametrize("key", ["conv1.weight", "layer1.0.conv1.weight", "layer1.0.bn1.weight", "linear.weight"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_weight_without_entries_is_no_layer_and_no_crash(key, axis):
+    state = option_a_state()
+    shape = list(state[key].shape)
+    shape[min(axis, len(shape) - 1)] = 0
+    graph = found({**state, key: torch.empty(shape)})
+    assert not graph.runnable
+    assert key.removesuffix(".weight") not in {node.name for node in graph.weight_nodes}
+    assert any(key.removesuffix(".weight") in name for name in graph.unplaced)
