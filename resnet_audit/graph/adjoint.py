@@ -16,9 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_audit.errors import NoRule
+from resnet_audit.graph.averages import averages
 from resnet_audit.graph.execute import activate, constant, like, norm_affine
 from resnet_audit.graph.ir import (
     Activation,
+    AdaptivePool,
     Add,
     Concat,
     Conv,
@@ -53,7 +55,7 @@ def save(op: Op, inputs: list[Tensor]) -> Saved:
         case Activation(), [x]:
             return (_slope(op, x),)
         case Pool(kind="max", kernel=(int(), int()) as kernel), [x]:
-            return (F.max_pool2d(x, kernel, op.stride, op.padding, return_indices=True)[1],)
+            return (F.max_pool2d(x, kernel, op.stride, op.padding, op.dilation, op.ceil, return_indices=True)[1],)
         case ((Multiply() | Opaque()), _):
             return tuple(inputs)
     return ()
@@ -144,11 +146,14 @@ def _spatial(op: Op, saved: Saved, cotangent: Tensor, shape: tuple[int, ...]) ->
             return spread
         case Pool(kernel=None):
             return (cotangent / math.prod(shape[1:])).expand(size)
-        case Pool(kind="avg", kernel=(kh, kw)):
+        case Pool(kind="avg", kernel=(kh, kw), ceil=False, count_padding=True):
             # An average is a depthwise convolution with equal weights.
             weight = cotangent.new_full((shape[0], 1, kh, kw), 1.0 / (kh * kw))
             mean = Conv(weight=weight, bias=None, stride=op.stride, padding=op.padding, groups=shape[0])
             return _transposed(cotangent, mean, size)
+        case AdaptivePool() | Pool(kind="avg"):
+            rows, columns = averages(op, (shape[1], shape[2]))
+            return like(rows, cotangent).T @ cotangent @ like(columns, cotangent)
         case Pool(kind="max") if saved:
             copies = cotangent.shape[0] // saved[0].shape[0]
             switches = saved[0].repeat(copies, 1, 1, 1).flatten(2)

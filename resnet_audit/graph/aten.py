@@ -130,6 +130,8 @@ def _functional(target: str) -> str:
 RULES: dict[str, Callable[..., Ops | None]] = {
     **{kind: layers.activation(kind) for kind in get_args(ActivationKind)},
     "leaky_relu": layers.leaky_relu,
+    "prelu": layers.prelu,
+    "_prelu_kernel": layers.prelu,
     "elu": layers.elu,
     "gelu": layers.gelu,
     "softplus": layers.softplus,
@@ -154,6 +156,7 @@ RULES: dict[str, Callable[..., Ops | None]] = {
     "avg_pool2d": layers.avg_pool,
     "adaptive_avg_pool2d": layers.adaptive_avg_pool,
     "_adaptive_avg_pool2d": layers.adaptive_avg_pool,
+    "adaptive_max_pool2d": layers.adaptive_max_pool,
     "mean": layers.mean,
     "add": shapes.add,
     "mul": shapes.mul,

@@ -9,8 +9,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from resnet_audit.graph.aten_arguments import Live, Ops, is_bias, is_constant, is_real, pair, shape_of
-from resnet_audit.graph.ir import Activation, ActivationKind, Conv, Flatten, Linear, Norm, Opaque, Pool
+from resnet_audit.graph.ir import (
+    Activation,
+    ActivationKind,
+    AdaptivePool,
+    Conv,
+    Flatten,
+    Linear,
+    Norm,
+    Opaque,
+    Pool,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,6 +132,16 @@ def leaky_relu(x: object, slope: float = 0.01) -> Ops | None:
     return (Activation(kind="leaky_relu", slope=float(slope)),) if is_real(x) else None
 
 
+def prelu(x: object, slopes: object) -> Ops | None:
+    """prelu: of one slope a leaky_relu, else with a slope for each channel."""
+    if not is_real(x) or not isinstance(slopes, Tensor) or x.value.ndim < 2:
+        return None
+    values = slopes.detach().flatten()
+    if len(values) == 1:
+        return (Activation(kind="leaky_relu", slope=float(values)),)
+    return (Activation(kind="prelu", slopes=values),) if len(values) == shape_of(x)[1] else None
+
+
 def elu(x: object, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Ops | None:
     """elu, and its scale where it is 1."""
     plain = scale == 1 and input_scale == 1
@@ -151,10 +173,17 @@ def hardtanh(x: object, low: float = -1, high: float = 1) -> Ops | None:
 # pooling ----------------------------------------------------------------------------------------------------
 
 
-def _reaches(x: Live, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> bool:
+def _reaches(
+    x: Live,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int] = (1, 1),
+) -> bool:
     """Whether the windows end where the map ends, so that rounding their number up or down is the same."""
     return all(
-        (size + 2 * p - k) % s == 0 for size, k, s, p in zip(shape_of(x)[2:], kernel, stride, padding, strict=True)
+        (size + 2 * p - d * (k - 1) - 1) % s == 0
+        for size, k, s, p, d in zip(shape_of(x)[2:], kernel, stride, padding, dilation, strict=True)
     )
 
 
@@ -164,9 +193,11 @@ def max_pool(
     """max_pool2d."""
     size, around = pair(kernel), pair(padding)
     step = pair(stride) if stride not in ((), [], None) else size
-    if not is_real(x, 4) or pair(dilation) != (1, 1) or (ceil_mode and not _reaches(x, size, step, around)):
+    if not is_real(x, 4):
         return None
-    return (Pool(kind="max", kernel=size, stride=step, padding=around),)
+    apart = pair(dilation)
+    ceil = ceil_mode and not _reaches(x, size, step, around, apart)
+    return (Pool(kind="max", kernel=size, stride=step, padding=around, dilation=apart, ceil=ceil),)
 
 
 def avg_pool(
@@ -178,18 +209,17 @@ def avg_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Ops | None:
-    """avg_pool2d that counts its padding."""
+    """avg_pool2d with its own divisors."""
     size, around = pair(kernel), pair(padding)
     step = pair(stride) if stride not in ((), [], None) else size
-    if not is_real(x, 4) or divisor_override is not None or (ceil_mode and not _reaches(x, size, step, around)):
+    if not is_real(x, 4) or divisor_override is not None:
         return None
-    if around != (0, 0) and not count_include_pad:
-        return None
-    return (Pool(kind="avg", kernel=size, stride=step, padding=around),)
+    ceil, counts = ceil_mode and not _reaches(x, size, step, around), count_include_pad or around == (0, 0)
+    return (Pool(kind="avg", kernel=size, stride=step, padding=around, ceil=ceil, count_padding=counts),)
 
 
 def adaptive_avg_pool(x: object, size: object) -> Ops | None:
-    """adaptive_avg_pool2d, where all windows are alike."""
+    """adaptive_avg_pool2d; where all windows are alike it is a plain pool."""
     if not is_real(x, 4):
         return None
     wanted, given = pair(size), shape_of(x)[2:]
@@ -198,9 +228,20 @@ def adaptive_avg_pool(x: object, size: object) -> Ops | None:
     if wanted == (1, 1):
         return (Pool(kind="avg", kernel=None),)
     if any(there % want for there, want in zip(given, wanted, strict=True)):
-        return None
+        return (AdaptivePool(cells=wanted),)
     windows = (given[0] // wanted[0], given[1] // wanted[1])
     return (Pool(kind="avg", kernel=windows, stride=windows),)
+
+
+def adaptive_max_pool(x: object, size: object) -> Ops | None:
+    """adaptive_max_pool2d, where all windows are alike."""
+    if not is_real(x, 4):
+        return None
+    wanted, given = pair(size), shape_of(x)[2:]
+    if any(there % want for there, want in zip(given, wanted, strict=True)):
+        return None
+    windows = (given[0] // wanted[0], given[1] // wanted[1])
+    return (Pool(kind="max", kernel=windows, stride=windows),)
 
 
 def mean(x: object, dims: object = None, keepdim: bool = False, dtype: object = None) -> Ops | None:

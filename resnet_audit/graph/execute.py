@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from resnet_audit.errors import NoRule
 from resnet_audit.graph.ir import (
     Activation,
+    AdaptivePool,
     Add,
     Concat,
     Conv,
@@ -80,9 +81,11 @@ def apply(op: Op, inputs: list[Tensor]) -> Tensor:
         case Pool(kernel=None), [x]:
             return x.mean((-2, -1), keepdim=True)
         case Pool(kind="max", kernel=(int(), int()) as kernel), [x]:
-            return F.max_pool2d(x, kernel, op.stride, op.padding)
+            return F.max_pool2d(x, kernel, op.stride, op.padding, op.dilation, op.ceil)
         case Pool(kind="avg", kernel=(int(), int()) as kernel), [x]:
-            return F.avg_pool2d(x, kernel, op.stride, op.padding)
+            return F.avg_pool2d(x, kernel, op.stride, op.padding, op.ceil, op.count_padding)
+        case AdaptivePool(), [x]:
+            return F.adaptive_avg_pool2d(x, op.cells)
         case Add(), [first, *others]:
             return sum(others, first)
         case Concat(), _:
@@ -113,6 +116,8 @@ def activate(op: Activation, x: Tensor) -> Tensor:
     match op.kind:
         case "leaky_relu":
             return F.leaky_relu(x, op.slope)
+        case "prelu":
+            return F.prelu(x, x.new_zeros(1) if op.slopes is None else like(op.slopes, x))
         case "elu":
             return F.elu(x, op.slope)
         case "gelu_tanh":

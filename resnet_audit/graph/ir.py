@@ -19,6 +19,7 @@ ActivationKind = Literal[
     "relu",
     "relu6",
     "leaky_relu",
+    "prelu",
     "elu",
     "selu",
     "gelu",
@@ -73,20 +74,42 @@ class Norm:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Activation:
-    """An elementwise nonlinearity. slope: of `leaky_relu` below 0, or the scale of `elu`."""
+    """An elementwise nonlinearity. slope: of `leaky_relu` below 0, or the scale of `elu`.
+
+    slopes: (C,), those of `prelu` below 0, one for each channel. They are parameters of the network, held fixed here.
+    """
 
     kind: ActivationKind
     slope: float = 0.0
+    slopes: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pool:
-    """Max or average pooling; `kernel` None is the average over the whole map, giving (C, 1, 1)."""
+    """Max or average pooling; `kernel` None is the average over the whole map, giving (C, 1, 1).
+
+    dilation: of maxima alone. ceil: the last window may reach beyond the padding, if it begins before the end of the
+    map's own padding; an average does not count what lies beyond. count_padding: an average divides by the entries of
+    its window with their padding, else by the pixels alone.
+    """
 
     kind: Literal["max", "avg"]
     kernel: tuple[int, int] | None
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    ceil: bool = False
+    count_padding: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AdaptivePool:
+    """The averages over windows that spread evenly over a map, of sizes that may differ and with some overlap.
+
+    cells: rows and columns of the result. Of m windows on n pixels the i-th is [floor(i n / m), ceil((i + 1) n / m)).
+    """
+
+    cells: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -159,7 +182,9 @@ class Opaque:
 
 
 Reshape = Pad | Slice | Flatten | Permute | View
-Op = Input | Conv | Linear | Norm | Activation | Pool | Add | Concat | Multiply | Scale | Reshape | Opaque
+Op = (
+    Input | Conv | Linear | Norm | Activation | Pool | AdaptivePool | Add | Concat | Multiply | Scale | Reshape | Opaque
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

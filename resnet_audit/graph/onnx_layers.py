@@ -129,22 +129,27 @@ def pool(step: Step) -> Found | None:
     largest = step.kind == "MaxPool"
     ceil = bool(step.attributes.get("ceil_mode", 0)) and not _fits(shape, kernel, stride, frame, dilation)
     counts = largest or not any((*frame[0], *frame[1])) or bool(step.attributes.get("count_include_pad", 0))
-    pair, pace = (kernel[0], kernel[1]), (stride[0], stride[1])
-    if even and counts and not ceil and dilation == (1, 1):
-        plain = Pool(kind="max" if largest else "avg", kernel=pair, stride=pace, padding=(top, left))
+    pair, pace, apart = (kernel[0], kernel[1]), (stride[0], stride[1]), (dilation[0], dilation[1])
+    if even and (largest or apart == (1, 1)):
+        plain = Pool(
+            kind="max" if largest else "avg",
+            kernel=pair,
+            stride=pace,
+            padding=(top, left),
+            dilation=apart,
+            ceil=ceil,
+            count_padding=counts,
+        )
         return Found((plain,), (step.x.node,))
-    if largest:
-        edges = (left, right, top, bottom)
-
-        def peak(x: Tensor) -> Tensor:
-            framed = F.pad(x, edges, value=-math.inf) if any(edges) else x
-            return F.max_pool2d(framed, pair, pace, 0, dilation, ceil_mode=ceil)
-
-        return opaque(step, "max_pool2d", peak)
-    if not even or dilation != (1, 1):
+    if not largest:
         return None
-    include = bool(step.attributes.get("count_include_pad", 0))
-    return opaque(step, "avg_pool2d", lambda x: F.avg_pool2d(x, pair, pace, (top, left), ceil, include))
+    edges = (left, right, top, bottom)
+
+    def peak(x: Tensor) -> Tensor:
+        framed = F.pad(x, edges, value=-math.inf) if any(edges) else x
+        return F.max_pool2d(framed, pair, pace, 0, apart, ceil_mode=ceil)
+
+    return opaque(step, "max_pool2d", peak)
 
 
 def _fits(
@@ -165,6 +170,9 @@ def whole(step: Step) -> Found | None:
         return None
     if step.kind == "GlobalAveragePool":
         return Found((Pool(kind="avg", kernel=None),), (step.x.node,))
+    if step.x.shape is not None and len(step.x.shape) == 3:
+        size = (step.x.shape[1], step.x.shape[2])
+        return Found((Pool(kind="max", kernel=size, stride=size),), (step.x.node,))
     return opaque(step, "amax", lambda x: x.amax((2, 3), keepdim=True))
 
 

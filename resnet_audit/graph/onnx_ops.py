@@ -161,7 +161,17 @@ def prelu(step: Step) -> Found | None:
     first = float(slope.array.reshape(-1)[0]) if slope.array.size else 0.0
     if (slope.array == first).all():
         return plain(step, Activation(kind="leaky_relu", slope=first))
+    if _per_channel(slope.array.shape, step.x.shape):
+        return plain(step, Activation(kind="prelu", slopes=slope.tensor.flatten()))
     return opaque(step, "prelu", lambda x, a: torch.where(x < 0, a * x, x))
+
+
+def _per_channel(sizes: tuple[int, ...], shape: tuple[int, ...] | None) -> bool:
+    """Whether a constant of `sizes` holds one number for each channel of values (N, *shape): (C, 1, ..., 1)."""
+    if not shape:
+        return False
+    wanted = (shape[0], *(1,) * (len(shape) - 1))
+    return sizes in {wanted, (1, *wanted)}
 
 
 def where(step: Step) -> Found | None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from resnet_audit.errors import UsageError
 from resnet_audit.graph.ir import (
     Activation,
+    AdaptivePool,
     Add,
     Concat,
     Conv,
@@ -52,6 +53,16 @@ def windows_along(size: int, kernel: int, stride: int, padding: int, dilation: i
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
+def pooled_along(op: Pool, kernel: int, size: int, axis: int) -> int:
+    """The number of windows of a pool along one axis of `size` pixels (may be below 1: then none fits)."""
+    stride, padding, dilation = op.stride[axis], op.padding[axis], op.dilation[axis]
+    if not op.ceil:
+        return windows_along(size, kernel, stride, padding, dilation)
+    # Rounded up; but no window begins in the padding behind the map.
+    count = windows_along(size + stride - 1, kernel, stride, padding, dilation)
+    return count - 1 if (count - 1) * stride >= size + padding else count
+
+
 def shape_of(node: Node, inputs: list[Shape], input_size: Shape) -> Shape:
     """The shape of a node's value for inputs of these shapes. Raises UsageError, naming `input_size`, on a misfit."""
     op: Op = node.op
@@ -71,8 +82,9 @@ def shape_of(node: Node, inputs: list[Shape], input_size: Shape) -> Shape:
         case Pool(kernel=None), [[channels, _, _]]:
             return (channels, 1, 1)
         case Pool(kernel=(int() as kh, int() as kw)), [[channels, height, width]]:
-            rows = windows_along(height, kh, op.stride[0], op.padding[0])
-            return (channels, rows, windows_along(width, kw, op.stride[1], op.padding[1]))
+            return (channels, pooled_along(op, kh, height, 0), pooled_along(op, kw, width, 1))
+        case AdaptivePool(), [[channels, _, _]]:
+            return (channels, *op.cells)
         case Add(), [first, *others] if all(other == first for other in others):
             return first
         case Multiply(), [_, *_] if (product := _broadcast(inputs)) is not None:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from resnet_audit.errors import NoRule
+from resnet_audit.graph.averages import averages
 from resnet_audit.graph.ir import (
     Activation,
+    AdaptivePool,
     Add,
     Concat,
     Conv,
@@ -23,6 +25,7 @@ from resnet_audit.graph.ir import (
     Linear,
     Node,
     Norm,
+    Op,
     Pad,
     Permute,
     Pool,
@@ -34,46 +37,73 @@ from resnet_audit.graph.ir import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from torch import Tensor
 
-SLOPES = {
+SLOPES: dict[str, float] = {
     "relu": 1.0,
     "relu6": 1.0,
     "tanh": 1.0,
-    "silu": 1.1,
-    "gelu": 1.13,
-    "gelu_tanh": 1.13,
-    "mish": 1.09,
-    "hardswish": 1.5,
+    "sigmoid": 1.0 / 4.0,
+    "hardsigmoid": 1.0 / 6.0,
+    "softplus": 1.0,
     "selu": 1.7581,
+    "gelu": 1.129,
+    "gelu_tanh": 1.129,
+    "silu": 1.0999,
+    "mish": 1.0886,
+    "hardswish": 1.5,
 }
-"""Largest slopes, rounded up, of the activations that vanish at 0; the covering bound has no rule for the others."""
+"""Largest absolute slopes rho of the activations without parameters, exact or rounded up.
+
+Derived: sigmoid' = s (1 - s) is at most 1/4; hard sigmoid is relu6(x + 3) / 6; softplus' is the sigmoid; selu' left
+of 0 is scale * alpha * exp(x), below 1.05071 * 1.67327; gelu' = Phi(x) + x phi(x) is largest at sqrt 2, 1.128905;
+gelu_tanh' 1.128994 at 1.4185; silu' 1.099840 at 2.3994; mish' 1.088499 at 1.4906; hardswish' = (2x + 3) / 6 is largest
+at 3. Theory note `bound`, 1.3, has the same constants.
+"""
+
+VALUES_AT_ZERO = {"sigmoid": 0.5, "hardsigmoid": 0.5, "softplus": math.log(2.0)}
+"""|sigma(0)| of the activations that do not vanish at 0."""
 
 
 def log_constant(node: Node, shapes: Sequence[tuple[int, ...]]) -> float:
-    """ln of the Lipschitz constant of an operation without weights. Raises NoRule."""
+    """ln of the Lipschitz constant of an operation without weights. Raises NoRule.
+
+    shapes: those of its inputs, without the batch. The slopes of a PReLU are parameters; for the covering they are part
+    of a fixed nonlinearity and no factor, so a bound with them takes them as known before the data were.
+    """
     op = node.op
     match op:
         case Input() | Pad() | Slice() | Flatten() | Permute() | View():
             return 0.0
-        case Activation(kind="leaky_relu", slope=slope):
+        case Activation(kind="leaky_relu" | "elu", slope=slope):
             return log(max(1.0, abs(slope)))
+        case Activation(kind="prelu", slopes=slopes) if slopes is not None:
+            return log(max(1.0, float(slopes.double().abs().max())))
         case Activation(kind=kind) if kind in SLOPES:
             return math.log(SLOPES[kind])
         case Scale(factor=factor):
             return log(abs(factor) if isinstance(factor, float | int) else float(factor.double().abs().max()))
         case Pool(kind="avg", kernel=None):
             return -0.5 * math.log(math.prod(shapes[0][1:]))
-        case Pool(kind="avg", kernel=(kh, kw)):
-            # Every window divides by kh kw, padding included, so rows sum to at most 1 and columns to mu / (kh kw).
-            return 0.5 * math.log(_overlap(kh, op.stride[0]) * _overlap(kw, op.stride[1]) / (kh * kw))
-        case Pool(kind="max", kernel=(kh, kw)):
-            return 0.5 * math.log(_overlap(kh, op.stride[0]) * _overlap(kw, op.stride[1]))
+        case AdaptivePool() | Pool(kind="avg"):
+            return sum(log_schur(matrix) for matrix in averages(op, (shapes[0][1], shapes[0][2])))
+        case Pool(kind="max", kernel=(int(), int()) as kernel):
+            return 0.5 * sum(math.log(_overlap(*axis)) for axis in zip(kernel, op.stride, op.dilation, strict=True))
     raise NoRule(op, "a Lipschitz constant")
 
 
-def _overlap(kernel: int, stride: int) -> int:
-    """The most windows that cover one entry, along one axis."""
-    return -(-kernel // stride)
+def log_schur(matrix: Tensor) -> float:
+    """ln of sqrt(largest row sum * largest column sum) of the absolute entries, at least the l2 norm (Schur's test)."""
+    entries = matrix.abs()
+    return 0.5 * (log(float(entries.sum(1).max())) + log(float(entries.sum(0).max())))
+
+
+def _overlap(kernel: int, stride: int, dilation: int) -> int:
+    """The most windows that cover one entry, along one axis: ceil(k gcd(d, t) / t).
+
+    Derived: window i reads x with tap a if i t + d a = x + p, which fixes a modulo t / gcd(d, t).
+    """
+    return -(-kernel * math.gcd(dilation, stride) // stride)
 
 
 def log_lipschitz(
@@ -112,6 +142,14 @@ def _step(node: Node, terms: list[float], log_norms: Mapping[str, float], shapes
             return 0.5 * float(np.logaddexp.reduce([2 * term for term in terms]))
         case _:
             return terms[0] + log_constant(node, shapes)
+
+
+def at_zero(op: Op) -> float:
+    """|sigma(0)| of an activation; 0 for every other operation.
+
+    It enters magnitudes only: B_v = rho B_u + |sigma(0)| sqrt(N dim_v); differences of inputs do not see it.
+    """
+    return VALUES_AT_ZERO.get(op.kind, 0.0) if isinstance(op, Activation) else 0.0
 
 
 def log(value: float) -> float:

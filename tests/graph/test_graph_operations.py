@@ -16,6 +16,7 @@ from resnet_audit.graph.adjoint import adjoint, save
 from resnet_audit.graph.execute import apply, run
 from resnet_audit.graph.ir import (
     Activation,
+    AdaptivePool,
     Add,
     Concat,
     Conv,
@@ -55,9 +56,11 @@ def reference(op: object, inputs: list[Tensor]) -> Tensor:
         case Pool(kernel=None):
             return functional.adaptive_avg_pool2d(inputs[0], 1)
         case Pool(kind="max"):
-            return functional.max_pool2d(inputs[0], op.kernel, op.stride, op.padding)
+            return torch.nn.MaxPool2d(op.kernel, op.stride, op.padding, op.dilation, ceil_mode=op.ceil)(inputs[0])
         case Pool():
-            return functional.avg_pool2d(inputs[0], op.kernel, op.stride, op.padding)
+            return torch.nn.AvgPool2d(op.kernel, op.stride, op.padding, op.ceil, op.count_padding)(inputs[0])
+        case AdaptivePool():
+            return torch.nn.AdaptiveAvgPool2d(op.cells)(inputs[0])
         case Add():
             return torch.stack(inputs).sum(0)
         case Concat():
@@ -133,8 +136,18 @@ def pools(draw: st.DrawFn) -> tuple[Pool, Tensor]:
     kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
-    size = [k + draw(st.integers(0, 5)) for k in kernel]
-    op = Pool(kind=draw(st.sampled_from(["max", "avg"])), kernel=kernel, stride=stride, padding=padding)
+    kind = draw(st.sampled_from(["max", "avg"]))
+    dilation = draw(st.tuples(st.integers(1, 3), st.integers(1, 3))) if kind == "max" else (1, 1)
+    op = Pool(
+        kind=kind,
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        ceil=draw(st.booleans()),
+        count_padding=draw(st.booleans()),
+    )
+    size = [d * (k - 1) + 1 + draw(st.integers(0, 5)) for k, d in zip(kernel, dilation, strict=True)]
     return op, normal(BATCH, draw(st.integers(1, 3)), *size, seed=draw(seeds))
 
 
@@ -147,9 +160,15 @@ def test_a_convolution_of_any_geometry_is_right_in_both_directions(case):
 
 @many
 @given(pools())
-def test_pooling_with_overlap_and_padding_is_right_in_both_directions(case):
+def test_pooling_of_any_geometry_is_right_in_both_directions(case):
     op, images = case
     assert_right(op, [images])
+
+
+@many
+@given(sizes, st.tuples(st.integers(1, 9), st.integers(1, 9)), seeds)
+def test_adaptive_pooling_to_fewer_or_more_cells_is_right_in_both_directions(size, cells, seed):
+    assert_right(AdaptivePool(cells=cells), [normal(BATCH, *size, seed=seed)])
 
 
 @pytest.mark.parametrize("size", [(5, 5), (6, 6), (7, 5), (1, 9), (2, 2), (224, 3)])
@@ -224,6 +243,8 @@ def test_adjoints_are_in_the_precision_of_the_cotangent():
         norm(4),
         Pool(kind="avg", kernel=(3, 3)),
         Pool(kind="avg", kernel=None),
+        Pool(kind="avg", kernel=(4, 3), stride=(3, 2), ceil=True, count_padding=False),
+        AdaptivePool(cells=(4, 5)),
         Slice(step=(2, 2)),
     ):
         images = normal(1, 4, 6, 6).float()
@@ -278,6 +299,15 @@ def test_a_product_of_three_has_the_adjoint_of_autograd():
 )
 def test_every_activation_has_the_value_and_the_slope_of_its_module(kind, expected):
     under_autograd(Activation(kind=kind, slope=0.2), [4.0 * normal(2, 3, 4, 5)], expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4), (2, 3, 4, 5)], ids=str)
+def test_a_learned_slope_of_each_channel_is_that_of_its_module(shape):
+    module = torch.nn.PReLU(3).double()
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([0.25, -1.5, 2.0]))
+    slopes = module.weight.detach().float()
+    under_autograd(Activation(kind="prelu", slopes=slopes), [4.0 * normal(*shape)], module)
 
 
 def test_axes_and_shapes_pass_cotangents_back_to_their_places():
