@@ -8,6 +8,7 @@ transformers:CLASS          with its own default configuration, or transformers:
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ def load_architecture(spec: str, tensors: Mapping[str, Tensor]) -> nn.Module:
         module = _built(spec, _imported(spec, package), name)
     if not isinstance(module, nn.Module):
         raise UsageError(f"--arch {spec} gave a {type(module).__name__}; the factory must return a torch.nn.Module")
+    # A module that exists once, or a factory that hands out the same one, must not share tensors between checkpoints.
+    module = copy.deepcopy(module)
     _fill(spec, module, tensors)
     return module.eval()
 

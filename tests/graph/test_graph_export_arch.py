@@ -61,6 +61,13 @@ def test_the_module_holds_the_tensors_of_the_checkpoint(zoo, factory) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
 
 
+def test_two_checkpoints_in_one_module_share_no_tensors(zoo) -> None:
+    first = state()
+    one = load_architecture(f"{zoo}:built", first)
+    load_architecture(f"{zoo}:built", state())
+    assert all(torch.equal(tensor, first[name]) for name, tensor in one.state_dict().items())
+
+
 def test_a_counter_and_the_copy_of_a_tied_weight_may_be_missing(zoo) -> None:
     tensors = state()
     del tensors["1.num_batches_tracked"]
