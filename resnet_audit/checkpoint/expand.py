@@ -5,15 +5,19 @@ from __future__ import annotations
 import glob
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnet_audit.checkpoint.names import listed
-from resnet_audit.checkpoint.sniff import SUPPORTED, Format, sniff
+from resnet_audit.checkpoint.sniff import SUPPORTED, Format, record_names, sniff
 from resnet_audit.errors import UnreadableCheckpoint, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_DATA = frozenset({"inputs.npy", "labels.npy"})
+"""The records of an .npz file of data, as `--data` reads it."""
 
 
 def expand(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -38,8 +42,8 @@ def expand(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def candidates(path: str) -> tuple[list[str], int]:
     """(checkpoints, others): the checkpoints in the folder `path`, in natural order, and the number of other files.
 
-    Only files in it count, not those below it, and by their content. Raises UnreadableCheckpoint where it may not be
-    listed.
+    Only files in it count, not those below it, and by their content: data beside the checkpoints are none of them.
+    Raises UnreadableCheckpoint where it may not be listed.
     """
     sniff(path)  # the sentence for a folder that cannot be listed
     with os.scandir(path) as entries:
@@ -90,6 +94,7 @@ def _only_checkpoint_here() -> str:
 
 def _is_supported(path: str) -> bool:
     try:
-        return sniff(path) in SUPPORTED
-    except UnreadableCheckpoint:
+        kind = sniff(path)
+        return kind in SUPPORTED and not (kind is Format.NPZ and _DATA.issuperset(record_names(path)))
+    except (UnreadableCheckpoint, OSError, zipfile.BadZipFile):  # the last two: it went away in between
         return False

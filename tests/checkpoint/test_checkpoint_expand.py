@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from checkpoint_builders import save_legacy, save_safetensors, save_zip, weights
 
@@ -28,6 +29,36 @@ def test_a_folder_gives_its_checkpoints_in_natural_order_and_counts_the_rest(run
     assert paths == [f"{run}/epoch2", f"{run}/epoch9.log", f"{run}/epoch10.pt"]
     assert notices == [f"{run}: 2 other files were passed over: not a checkpoint"]
     assert candidates(str(run)) == (paths, 2)
+
+
+@pytest.mark.parametrize("names", [("inputs",), ("inputs", "labels"), ("labels",)])
+def test_data_in_a_folder_are_no_checkpoint_unless_they_are_named(names, run):
+    data = run / "digits.npz"
+    np.savez(data, **{name: np.zeros((3, 1, 8, 8)) for name in names})
+    paths, notices = expand([str(run)])
+    assert paths == [f"{run}/epoch2", f"{run}/epoch9.log", f"{run}/epoch10.pt"]
+    assert notices == [f"{run}: 3 other files were passed over: not a checkpoint"]
+    assert expand([str(data)]) == ([str(data)], [])
+    assert expand([f"{run}/*.npz"]) == ([str(data)], [])
+
+
+@pytest.mark.parametrize("name", ["conv.weight", "inputs.weight", "outputs"])
+def test_arrays_in_a_folder_that_are_not_all_data_are_a_checkpoint(name, tmp_path):
+    np.savez(tmp_path / "weights.npz", **{"inputs": np.zeros(3), name: np.zeros((2, 3))})
+    assert expand([str(tmp_path)]) == ([f"{tmp_path}/weights.npz"], [])
+
+
+def test_data_beside_the_only_checkpoint_here_are_no_rival(run, monkeypatch):
+    monkeypatch.chdir(run / "below")
+    np.savez("digits.npz", inputs=np.zeros((3, 1, 8, 8)), labels=np.zeros(3))
+    assert expand([]) == (["other.pt"], [])
+
+
+def test_a_folder_of_data_alone_holds_no_checkpoint(tmp_path):
+    np.savez(tmp_path / "digits.npz", inputs=np.zeros((3, 1, 8, 8)))
+    assert expand([str(tmp_path)]) == ([str(tmp_path)], [])
+    with pytest.raises(UnreadableCheckpoint, match="no file in it is a checkpoint"):
+        load(str(tmp_path))
 
 
 def test_paths_stay_as_they_were_given(run, monkeypatch):
