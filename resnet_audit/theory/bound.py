@@ -1,48 +1,64 @@
-"""The margin bound of a residual network, from its covering numbers.
+"""The covering-number bound of a residual network: its covers, the margin bound from them, and where decay acts.
 
 Source   after He, Liu, Tao 2019 (arXiv 1904.01367) and Bartlett, Foster, Telgarsky 2017 (arXiv 1706.08498, Lemma 3.1);
-         the covering numbers are those of `covering.py`.
+         the covering numbers are those of `covering.py`, the step to a probability is `margin_bound.py`.
 Formula  error <= margin risk + 8 / N^(3/2) + (36 / N) (2 sqrt(R) / margin) ln N + 3 sqrt(ln(1/delta) / (2N))
 Symbols  R      ln N(eps) <= R / eps^2, the covering number of the network on the N training inputs
          C      sqrt(R) / ||X||_F, the spectral complexity: needs no data
          delta  the probability with which the bound may fail
 Reads    compare networks of one input shape; the bound itself is vacuous (at least 1) for all trained nets seen so far.
-Status   certified for the norms taken as fixed in advance; N, ||X||_F and the margin are assumed as the user gave them.
+Status   preset `paper`: the published form, for norms taken as fixed in advance. Preset `strict`: certified, with
+         biases, ceilings, both sides of delta and the union over the norms (`norm_class.py`). N, ||X||_F and the margin
+         are assumed as the user gave them.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from resnet_audit.errors import NoRule, UsageError
 from resnet_audit.graph.ir import Add, Concat, Input, kind_of
-from resnet_audit.measure.lipschitz import log, log_constant
-from resnet_audit.measure.pathnorm import PathNorm, path_norm_l1
+from resnet_audit.measure.lipschitz import log_constant
 from resnet_audit.results import BoundLayer, BoundResult, Cover, Covers, Note, PerCover, Unsupported
-from resnet_audit.theory.covering import (
+from resnet_audit.theory.beside import beside
+from resnet_audit.theory.covering import Covering, coverings, log_cardinality
+from resnet_audit.theory.evidence import evidence
+from resnet_audit.theory.factors import (
     OPERATOR,
     OPERATOR_BIASES,
     PATCH,
     PATCH_BIASES,
-    VARIANTS,
-    Covering,
     Factor,
     Variant,
-    covering,
     factors_of,
+    frobenius,
     is_factor,
 )
+from resnet_audit.theory.margin_bound import (
+    FORMS,
+    Sample,
+    log_bound,
+    log_complexity_term,
+    log_margin_needed,
+    log_n_needed,
+)
+from resnet_audit.theory.norm_class import NormClass, norm_class
+from resnet_audit.theory.training_set import TrainingSet, notes_on, training_set
+from resnet_audit.theory.weight_decay import Advice, actionable, advice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from resnet_audit.measure import Subject
-    from resnet_audit.settings import Settings
+    from resnet_audit.settings import Preset, Settings
 
 LN10 = math.log(10.0)
-RAMP_LIPSCHITZ = 2.0
-"""Lipschitz constant of margin times ramp as published; sqrt 2 is the exact one."""
+BOUND_COVER: Mapping[Preset, tuple[Literal["patch", "patch_biases"], Variant]] = {
+    "paper": ("patch", PATCH),
+    "strict": ("patch_biases", PATCH_BIASES),
+}
+"""The cover that the bound is of: the smaller one; `strict` is of the class that was trained, which has biases."""
 
 
 def analyse(subject: Subject) -> BoundResult:
@@ -51,58 +67,73 @@ def analyse(subject: Subject) -> BoundResult:
     graph.require_runnable()
     if (complaint := settings.complaint()) is not None:
         raise UsageError(complaint)
-    factors = factors_of(subject.folded, subject.norms)
-    unsupported, notes = _unsupported(subject), []
-    known = not unsupported
-    chain_drops = _shortcut_edges(subject)
-    if chain_drops is None:
-        notes.append(Note(code="no_chain", message="a shortcut is more than a sum: no chain has the same layers"))
-    coverings = _all_coverings(subject, factors, frozenset()) if known else None
-    chains = _all_coverings(subject, factors, chain_drops) if known and chain_drops is not None else None
-    if settings.n_train is None:
-        notes.append(
-            Note(code="needs_n_train", message="what needs the number of training examples is null: give --n-train")
-        )
-    covers = None if coverings is None else _covers(coverings, chains, graph.input_size, settings)
-    path = _path_norm(subject, notes) if known else None
+    given = training_set(subject)
+    factors = factors_of(subject.folded, subject.norms, subject.reference)
+    limits = norm_class(factors, settings.margin, settings.preset)
+    unsupported = _unsupported(subject)
+    covered = None if unsupported else _coverings(subject, limits.factors, given)
+    chains = None if covered is None else _chains(subject, covered, limits, given)
+    cover, variant = BOUND_COVER[settings.preset]
+    seen = evidence(None if covered is None else covered[variant], given, limits, settings)
+    others = beside(subject, None if unsupported else factors, given)
+    layers = _layers(subject, factors, None if unsupported else _coverings(subject, factors, given, sensitivities=True))
     return BoundResult(
         input_size=graph.input_size,
-        n_train=settings.n_train,
-        x_rms=settings.x_rms,
+        n_train=given.count,
+        x_rms=given.x_rms,
         margin=settings.margin,
         delta=settings.delta,
-        epsilon=_epsilon(settings),
+        epsilon=given.epsilon,
         preset=settings.preset,
-        weight_factors=sum(is_factor(node) for node in subject.folded),
+        reference=settings.reference,
+        data=seen.data,
+        weight_factors=len(factors),
         identity_vines=sum(not block.skip_layers for block in graph.blocks),
-        covers=covers,
-        log10_residual_over_chain=_over_chain(covers),
+        covers=None if covered is None else _covers(covered, chains, settings, limits, given),
+        bound_cover=cover,
+        log10_residual_over_chain=_over_chain(covered, chains),
         log10_lipschitz=subject.log10_lipschitz(),
-        tail=_tail(settings),
-        empirical_margin_risk=None,
-        bound=None,
-        vacuous=_vacuous(covers),
-        log10_path_norm_l1=None if path is None else _log10(path.log_sum),
-        log10_path_norm_l1_max_logit=None if path is None else _log10(path.log_max),
+        post_hoc_union=limits.nats is not None,
+        union_nats=limits.nats,
+        tail=seen.tail,
+        empirical_margin_risk=seen.risk,
+        bound=seen.bound,
+        vacuous=seen.vacuous,
+        log10_path_norm_l1=None if others.path_l1 is None else _log10(others.path_l1.log_sum),
+        log10_path_norm_l1_max_logit=None if others.path_l1 is None else _log10(others.path_l1.log_max),
+        log10_path_norm_l2=None if others.path_l2 is None else _log10(others.path_l2.log_sum),
+        log10_path_norm_term=_log10(others.log_path_norm_term),
+        occam=others.occam,
+        parameter_count_bound=others.parameter_count_bound,
+        measures=others.measures,
         unsupported=unsupported,
-        layers=_layers(subject, factors, coverings),
-        notes=tuple(notes),
+        layers=layers,
+        notes=(*_notes(subject, limits, given), *others.notes, *_undecayed(layers)),
     )
 
 
-def _path_norm(subject: Subject, notes: list[Note]) -> PathNorm | None:
-    try:
-        return path_norm_l1(subject.folded)
-    except NoRule as reason:
-        notes.append(Note(code="no_path_norm", message=str(reason)))
-        return None
+# covering numbers ----------------------------------------------------------------------------------------------------
 
 
-def _all_coverings(
-    subject: Subject, factors: Mapping[str, Factor], drop: frozenset[tuple[str, int]]
+def _coverings(
+    subject: Subject,
+    factors: Mapping[str, Factor],
+    given: TrainingSet,
+    *,
+    drop: frozenset[tuple[str, int]] = frozenset(),
+    sensitivities: bool = False,
 ) -> dict[Variant, Covering]:
-    unit = -math.log(subject.settings.x_rms) - 0.5 * math.log(math.prod(subject.graph.input_size))
-    return {v: covering(subject.folded, factors, v, log_bias_unit=unit, drop=drop) for v in VARIANTS}
+    return coverings(subject.folded, factors, log_bias_unit=given.log_bias_unit, drop=drop, sensitivities=sensitivities)
+
+
+def _chains(
+    subject: Subject, covered: dict[Variant, Covering], limits: NormClass, given: TrainingSet
+) -> dict[Variant, Covering] | None:
+    """The coverings of the chain of the same layers; None where leaving the shortcuts out leaves no such chain."""
+    drop = _shortcut_edges(subject)
+    if drop is None:
+        return None
+    return _coverings(subject, limits.factors, given, drop=drop) if drop else covered
 
 
 def _shortcut_edges(subject: Subject) -> frozenset[tuple[str, int]] | None:
@@ -112,18 +143,17 @@ def _shortcut_edges(subject: Subject) -> frozenset[tuple[str, int]] | None:
     return frozenset(block.skip_edge for block in subject.blocks)
 
 
-# from the cover to probability ---------------------------------------------------------------------------------------
-
-
 def _covers(
-    coverings: Mapping[Variant, Covering],
+    covered: Mapping[Variant, Covering],
     chains: Mapping[Variant, Covering] | None,
-    input_size: tuple[int, ...],
     settings: Settings,
+    limits: NormClass,
+    given: TrainingSet,
 ) -> Covers:
+    """The columns of all covers of the class."""
+
     def cover(variant: Variant) -> Cover:
-        chain = None if chains is None else chains[variant].log_complexity
-        return _cover(coverings[variant].log_complexity, chain, math.prod(input_size), settings)
+        return _cover(covered[variant], None if chains is None else chains[variant], settings, limits, given)
 
     return Covers(
         operator=cover(OPERATOR),
@@ -133,71 +163,67 @@ def _covers(
     )
 
 
-def _cover(log_c: float, log_chain: float | None, dimension: int, settings: Settings) -> Cover:
-    """Everything that follows from ln C: R, ln N, the complexity term and the N at which that term reaches 1."""
-    log_x_per_root_n = math.log(settings.x_rms) + 0.5 * math.log(dimension)
-    log_term_rest = math.log(36.0 * RAMP_LIPSCHITZ / settings.margin) + log_c + log_x_per_root_n
-    n, tail = settings.n_train, _tail(settings)
-    if n is None or tail is None:
-        log_r = log_r_chain = log_covering = log_term = vacuous = None
-    else:
-        log_x = log_x_per_root_n + 0.5 * math.log(n)
-        log_r = 2.0 * (log_c + log_x)
-        log_r_chain = None if log_chain is None else 2.0 * (log_chain + log_x)
-        log_covering = log_r - 2.0 * math.log(_epsilon(settings) or 1.0)
-        log_term = log_term_rest + log(math.log(n)) - 0.5 * math.log(n)
-        vacuous = log_term >= 0.0 or math.exp(log_term) + 8.0 / n**1.5 + tail >= 1.0
+def _cover(
+    covering: Covering, chain: Covering | None, settings: Settings, limits: NormClass, given: TrainingSet
+) -> Cover:
+    """Everything that follows from ln C: R, ln N, the complexity term, the N and the margin at which it reaches 1."""
+    form, log_c, margin = FORMS[settings.preset], covering.log_complexity, limits.margin
+    log_r = log_r_chain = log_covering = log_term = log_margin = vacuous = None
+    if given.count is not None:
+        sample = Sample(count=given.count, dimension=given.dimension, x_rms=given.x_rms)
+        log_r = 2.0 * (log_c + sample.log_norm)
+        log_r_chain = None if chain is None else 2.0 * (chain.log_complexity + sample.log_norm)
+        log_radius = sample.log_norm - math.log(given.epsilon or 1.0)
+        log_covering = log_cardinality(covering, log_radius) if form.ceil > 1.0 else 2.0 * (log_c + log_radius)
+        log_term = log_complexity_term(log_c, sample, margin=margin, form=form)
+        log_margin = log_margin_needed(log_c, sample, form=form)
+        nats, delta = limits.nats or 0.0, settings.delta
+        vacuous = log_bound(log_c, sample, margin=margin, risk=0.0, delta=delta, form=form, union=nats) >= 0.0
+    needed = log_n_needed(log_c, dimension=given.dimension, x_rms=given.x_rms, margin=margin, form=form)
     return Cover(
         log10_spectral_complexity=_log10(log_c),
         log10_R=_log10(log_r),
         log10_R_chain=_log10(log_r_chain),
         log10_ln_covering=_log10(log_covering),
         log10_complexity_term=_log10(log_term),
-        log10_n_needed=_log10(_log_n_needed(log_term_rest)),
+        log10_n_needed=_log10(needed),
+        log10_margin_needed=_log10(log_margin),
         vacuous=vacuous,
     )
 
 
-def _log_n_needed(log_rest: float) -> float:
-    """ln of the N from which exp(log_rest) ln N / sqrt N stays at most 1; the quotient falls for ln N > 2."""
-    if log_rest == -math.inf or log_rest + math.log(2.0) - 1.0 <= 0.0:
-        return 0.0
-    low, high = 2.0, 4.0
-    while log_rest + math.log(high) - high / 2.0 > 0.0:
-        low, high = high, 2.0 * high
-    for _ in range(100):
-        middle = (low + high) / 2.0
-        low, high = (middle, high) if log_rest + math.log(middle) - middle / 2.0 > 0.0 else (low, middle)
-    return high
+def _over_chain(covered: Mapping[Variant, Covering] | None, chains: Mapping[Variant, Covering] | None) -> float | None:
+    """log10 of what the shortcuts multiply R by, over the chain of the same layers (operator cover)."""
+    if covered is None or chains is None:
+        return None
+    return _log10(2.0 * (covered[OPERATOR].log_complexity - chains[OPERATOR].log_complexity))
 
 
-def _epsilon(settings: Settings) -> float | None:
-    """The resolution of the covering number, in the norm of all N outputs together; sqrt N by default."""
-    if settings.epsilon is not None:
-        return settings.epsilon
-    return None if settings.n_train is None else math.sqrt(settings.n_train)
+# what a reader must know ---------------------------------------------------------------------------------------------
 
 
-def _tail(settings: Settings) -> float | None:
-    return (
-        None if settings.n_train is None else 3.0 * math.sqrt(math.log(1.0 / settings.delta) / (2.0 * settings.n_train))
-    )
+def _notes(subject: Subject, limits: NormClass, given: TrainingSet) -> list[Note]:
+    """What the covers leave out, what was assumed, and what the class cost."""
+    notes = [*subject.notes, *subject.reference_notes]
+    if _shortcut_edges(subject) is None:
+        notes.append(Note(code="no_chain", message="a shortcut is more than a sum: no chain has the same layers"))
+    notes += notes_on(given, x_rms_given=subject.settings.x_rms is not None)
+    if limits.nats is not None:
+        message = (
+            f"covers are of the norms rounded up and the margin rounded down, to {limits.margin:g}, on a grid fixed in "
+            f"advance; the tail pays {limits.nats:.0f} nats for the choice"
+        )
+        notes.append(Note(code="post_hoc_union", message=message))
+    return notes
+
+
+def _undecayed(layers: tuple[BoundLayer, ...]) -> list[Note]:
+    names = [layer.name for layer in layers if layer.actionable is None]
+    message = "a norm without a scale undoes decay of the layer before it and has nothing to decay itself"
+    return [Note(code="no_decay", message=message, where=", ".join(names))] if names else []
 
 
 # the result ----------------------------------------------------------------------------------------------------------
-
-
-def _over_chain(covers: Covers | None) -> float | None:
-    """Decades of R that the shortcuts add to the chain of the same layers (operator cover)."""
-    if covers is None or covers.operator.log10_R is None or covers.operator.log10_R_chain is None:
-        return None
-    return covers.operator.log10_R - covers.operator.log10_R_chain
-
-
-def _vacuous(covers: Covers | None) -> bool | None:
-    if covers is None or covers.operator.vacuous is None:
-        return None
-    return all(cover.vacuous for cover in (covers.operator, covers.patch, covers.operator_biases, covers.patch_biases))
 
 
 def _unsupported(subject: Subject) -> tuple[Unsupported, ...]:
@@ -214,33 +240,46 @@ def _unsupported(subject: Subject) -> tuple[Unsupported, ...]:
 
 
 def _layers(
-    subject: Subject, factors: Mapping[str, Factor], coverings: Mapping[Variant, Covering] | None
+    subject: Subject, factors: Mapping[str, Factor], covered: Mapping[Variant, Covering] | None
 ) -> tuple[BoundLayer, ...]:
-    placement = subject.graph.placement
+    placement, acting = subject.graph.placement, actionable(subject.graph.nodes, subject.fold.renamed)
     rows = []
     for node in subject.folded:
         if not is_factor(node):
             continue
-        factor = factors[node.name]
+        name, factor, norm = node.name, factors[node.name], frobenius(node.op)
+        advised = _advice(covered, name, norm)
         rows.append(
             BoundLayer(
-                name=node.name,
-                placement=placement[node.name],
+                name=name,
+                placement=placement[name],
                 sigma_upper=factor.sigma,
                 b_operator=factor.b[OPERATOR],
                 b_patch=factor.b[PATCH],
                 windows=factor.windows,
+                frobenius=norm,
                 share=None
-                if coverings is None
-                else PerCover(
-                    operator=coverings[OPERATOR].share[node.name],
-                    patch=coverings[PATCH].share[node.name],
-                ),
+                if covered is None
+                else PerCover(operator=covered[OPERATOR].share[name], patch=covered[PATCH].share[name]),
+                sensitivity=_per_cover(advised, lambda found: found.sensitivity),
+                log10_change=_per_cover(advised, lambda found: found.log10_change),
+                gain_per_square=_per_cover(advised, lambda found: found.gain_per_square),
+                actionable=acting[name],
             )
         )
     return tuple(rows)
 
 
+def _advice(covered: Mapping[Variant, Covering] | None, name: str, norm: float) -> dict[str, Advice]:
+    """The advice for one layer by cover; none where the network is zero or has no covering number."""
+    slopes = {} if covered is None else {variant.cover: covered[variant].sensitivity for variant in (OPERATOR, PATCH)}
+    return {cover: advice(found[name], norm) for cover, found in slopes.items() if found is not None}
+
+
+def _per_cover(advised: Mapping[str, Advice], number: Callable[[Advice], float | None]) -> PerCover | None:
+    return PerCover(operator=number(advised["operator"]), patch=number(advised["patch"])) if advised else None
+
+
 def _log10(natural: float | None) -> float | None:
-    """log10 from ln; None for an undefined number and for the logarithm of 0."""
-    return None if natural is None or natural == -math.inf else natural / LN10
+    """log10 from ln; None for an undefined number and for the logarithm of 0 or of what float64 cannot hold."""
+    return None if natural is None or not math.isfinite(natural) else natural / LN10

@@ -48,6 +48,15 @@ if TYPE_CHECKING:
 COVERS = ("operator", "patch", "operator_biases", "patch_biases")
 RELU = Activation(kind="relu")
 GLOBAL_MEAN = Pool(kind="avg", kernel=None)
+ACTIVATE = {
+    "relu": functional.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "hardsigmoid": functional.hardsigmoid,
+    "softplus": functional.softplus,
+}
+SLOPE = {"relu": 1.0, "tanh": 1.0, "sigmoid": 1 / 4, "hardsigmoid": 1 / 6, "softplus": 1.0}
+VALUE_AT_ZERO = {"sigmoid": 1 / 2, "hardsigmoid": 1 / 2, "softplus": math.log(2)}
 
 
 # networks -----------------------------------------------------------------------------------------
@@ -172,14 +181,25 @@ class Weight:
 
 @dataclass(frozen=True, kw_only=True)
 class Plain:
-    """a_v and g_v of every weight node, and sqrt(R) / ||X||."""
+    """a_v and g_v of every weight node, the magnitude at its input relative to ||X||, and sqrt(R) / ||X||."""
 
     a: dict[str, float]
     g: dict[str, float]
+    entering: dict[str, float]
     complexity: float
 
 
-def weights_of(nodes: Sequence[Node], sigmas: Mapping[str, float], cover: str) -> dict[str, Weight]:
+def kernel_and_bias(op: Conv | Linear | Norm) -> tuple[Tensor, Tensor]:
+    if isinstance(op, Norm):
+        scale = (1.0 if op.weight is None else op.weight) / (op.var + op.eps).sqrt()
+        return scale[:, None], (0.0 if op.bias is None else op.bias) - op.mean * scale
+    weight = op.weight.double()
+    return weight, torch.zeros(len(weight), dtype=torch.float64) if op.bias is None else op.bias.double()
+
+
+def weights_of(
+    nodes: Sequence[Node], sigmas: Mapping[str, float], cover: str, reference: Mapping[str, Node] | None = None
+) -> dict[str, Weight]:
     """The weight nodes' numbers by dense and slow means; only their spectral norms are taken as given."""
     shapes = {node.name: node.shape or () for node in nodes}
     patch, biased = cover.startswith("patch"), cover.endswith("biases")
@@ -193,12 +213,12 @@ def weights_of(nodes: Sequence[Node], sigmas: Mapping[str, float], cover: str) -
         op, shape = node.op, shapes[node.name]
         if not isinstance(op, Conv | Linear | Norm):
             continue
-        if isinstance(op, Norm):
-            scale = op.weight / (op.var + op.eps).sqrt()
-            weight, bias = scale[:, None], op.bias - op.mean * scale
-        else:
-            weight, bias = op.weight.double(), op.bias
-        shift = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.double()
+        weight, bias = kernel_and_bias(op)
+        shift = bias
+        if reference is not None:
+            origin = reference[node.name].op
+            assert isinstance(origin, Conv | Linear | Norm)
+            weight, shift = (one - other for one, other in zip((weight, bias), kernel_and_bias(origin), strict=True))
         positions = math.prod(shape[1:]) if len(shape) == 3 else 1
         energy = weight.square().flatten(1).sum(1, keepdim=True).expand(-1, 1 if patch else positions)
         windows = 1.0
@@ -210,7 +230,7 @@ def weights_of(nodes: Sequence[Node], sigmas: Mapping[str, float], cover: str) -
             if patch:
                 windows = float(image.grad.max())
             else:
-                seen = op.weight.double().square().sum(1, keepdim=True)
+                seen = weight.square().sum(1, keepdim=True)
                 energy = functional.conv2d(torch.ones_like(image), seen, None, *geometry)[0].flatten(1).detach()
         rows = energy + shift.square()[:, None] if biased else energy
         entries = weight.numel() + (len(weight) if biased else 0)
@@ -220,7 +240,7 @@ def weights_of(nodes: Sequence[Node], sigmas: Mapping[str, float], cover: str) -
             windows=windows,
             rows=positions if patch else 1,
             kappa=math.log(2 * entries) if patch else math.log(2 * widest**2),
-            bias=float(shift.norm()) if biased else 0.0,
+            bias=float(bias.norm()) if biased else 0.0,
             positions=positions,
         )
     return found
@@ -231,21 +251,23 @@ def plain_covering(
     weights: Mapping[str, Weight],
     *,
     per_example: float = 0.0,
+    offsets: float = 0.0,
     drop: frozenset[Edge] = frozenset(),
 ) -> Plain:
     """The recursion of magnitudes and, once for every weight node, of an error of size 1 made there.
 
-    per_example: sqrt(N) / ||X||, with which biases enter; 0 leaves them out.
+    per_example, offsets: sqrt(N) / ||X||, with which biases and values at 0 enter; 0 leaves them out.
     """
-    size = _magnitudes(nodes, weights, per_example, drop)
-    a, g = {}, {}
+    size = magnitudes(nodes, weights, per_example, offsets, drop)
+    a, g, seen = {}, {}, {}
     for node in nodes:
         if node.name in weights:
             weight = weights[node.name]
+            seen[node.name] = size[node.inputs[0]]
             entering = weight.windows * size[node.inputs[0]] ** 2 + weight.rows * per_example**2
             a[node.name] = weight.b * math.sqrt(entering * weight.kappa)
             g[node.name] = errors(nodes, weights, {node.name: 1.0}, drop)[nodes[-1].name]
-    return Plain(a=a, g=g, complexity=sum((a[v] * g[v]) ** (2 / 3) for v in a) ** 1.5)
+    return Plain(a=a, g=g, entering=seen, complexity=sum((a[v] * g[v]) ** (2 / 3) for v in a) ** 1.5)
 
 
 def errors(
@@ -258,13 +280,21 @@ def errors(
     return _recursion(nodes, weights, drop, 0.0, lambda node: made.get(node.name, 0.0))
 
 
-def _magnitudes(
-    nodes: Sequence[Node], weights: Mapping[str, Weight], per_example: float, drop: frozenset[Edge]
+def magnitudes(
+    nodes: Sequence[Node],
+    weights: Mapping[str, Weight],
+    per_example: float,
+    offsets: float,
+    drop: frozenset[Edge] = frozenset(),
 ) -> dict[str, float]:
-    def bias(node: Node) -> float:
+    """B_v / ||X|| of every node."""
+
+    def plus(node: Node) -> float:
+        if isinstance(node.op, Activation):
+            return offsets * VALUE_AT_ZERO.get(node.op.kind, 0.0) * math.sqrt(math.prod(node.shape or ()))
         return per_example * weights[node.name].bias * math.sqrt(weights[node.name].positions)
 
-    return _recursion(nodes, weights, drop, 1.0, bias)
+    return _recursion(nodes, weights, drop, 1.0, plus)
 
 
 def _recursion(
@@ -287,11 +317,15 @@ def _recursion(
                 found[node.name] = math.sqrt(sum(term**2 for term in terms))
             case Pool(kind="avg", kernel=None):
                 found[node.name] = terms[0] / math.sqrt(math.prod(shapes[node.inputs[0]][1:]))
+            case Pool(kind="avg", kernel=(kh, kw), stride=(th, tw)) if (kh, kw) == (th, tw):
+                found[node.name] = terms[0] / math.sqrt(kh * kw)
             case Pool(kind="max", kernel=(kh, kw), stride=(th, tw)):
                 found[node.name] = terms[0] * math.sqrt(math.ceil(kh / th) * math.ceil(kw / tw))
             case Scale(factor=factor):
                 found[node.name] = terms[0] * abs(factor)
-            case Add() | Activation() | Flatten() | Pad() | Slice():
+            case Activation(kind=kind):
+                found[node.name] = terms[0] * SLOPE[kind] + plus(node)
+            case Add() | Flatten() | Pad() | Slice():
                 found[node.name] = sum(terms)
             case op:
                 raise TypeError(op)
@@ -312,10 +346,19 @@ def forward(nodes: Sequence[Node], x: Tensor) -> dict[str, Tensor]:
                 )
             case Linear() as op:
                 values[node.name] = functional.linear(given[0], op.weight, op.bias)
-            case Activation():
-                values[node.name] = functional.relu(given[0])
+            case Activation(kind=kind):
+                values[node.name] = ACTIVATE[kind](given[0])
             case Add():
                 values[node.name] = given[0] + given[1]
+            case Scale(factor=factor):
+                values[node.name] = given[0] * factor
+            case Norm() as op:
+                scale, shift = kernel_and_bias(op)
+                values[node.name] = given[0] * scale[:, :, None] + shift[:, None, None]
+            case Pool(kind="max") as op:
+                values[node.name] = functional.max_pool2d(given[0], op.kernel, op.stride, op.padding)
+            case Pool(kind="avg", kernel=(_, _)) as op:
+                values[node.name] = functional.avg_pool2d(given[0], op.kernel, op.stride, op.padding)
             case Concat():
                 values[node.name] = torch.cat(given, dim=1)
             case Pool(kind="avg", kernel=None):
@@ -327,8 +370,10 @@ def forward(nodes: Sequence[Node], x: Tensor) -> dict[str, Tensor]:
     return values
 
 
-def dense_norm(op: Conv | Linear, given: tuple[int, ...]) -> float:
+def dense_norm(op: Conv | Linear | Norm, given: tuple[int, ...]) -> float:
     """The l2 norm of a layer as a matrix, column by column."""
+    if isinstance(op, Norm):
+        return float(kernel_and_bias(op)[0].abs().max())
     if isinstance(op, Linear):
         return float(torch.linalg.matrix_norm(op.weight, 2))
     images = torch.eye(math.prod(given), dtype=torch.float64).reshape(-1, *given)

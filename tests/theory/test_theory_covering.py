@@ -23,18 +23,21 @@ from bound_oracles import (
     linear,
     one_thread,
     plain_covering,
+    preact_state,
     resnet_state,
     scalar,
     subject_of,
     tensor,
+    weights_of,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_audit.errors import NoRule
-from resnet_audit.graph.ir import Add, Concat, Conv, Flatten, Linear, Multiply, Pool
+from resnet_audit.graph.ir import Add, Concat, Conv, Flatten, Linear, Multiply, Norm, Pool, Scale
 from resnet_audit.theory.bound import analyse
-from resnet_audit.theory.covering import Factor, Variant, covering, factors_of
+from resnet_audit.theory.covering import covering, coverings
+from resnet_audit.theory.factors import Factor, Variant, factors_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 _one_thread = pytest.fixture(scope="module", autouse=True)(one_thread)
 
 OPERATOR = Variant("operator", biases=False)
+VARIANTS_IN_ORDER = [Variant(cover, biases) for biases in (False, True) for cover in ("operator", "patch")]
 VARIANTS = [Variant(cover, biases) for cover in ("operator", "patch") for biases in (False, True)]
 few = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**16)
@@ -236,6 +240,75 @@ def test_no_other_allocation_of_resolutions_beats_the_optimum(seed: int) -> None
     assert errors(graph.nodes, weights, made)[graph.output] <= 1 + 1e-9
 
 
+@given(seed=seeds)
+@few
+def test_the_resolutions_of_the_optimum_add_up_to_one_and_give_it_back(seed: int) -> None:
+    subject = subject_of(resnet_state(seed, widths=(3, 5), depth=1))
+    factors = factors_of(subject.folded, subject.norms)
+    for variant in VARIANTS:
+        found = covering(subject.folded, factors, variant, log_bias_unit=-2.0)
+        unit = math.exp(-2.0) * variant.biases
+        weights = weights_of(subject.folded, subject.norms, f"{variant.cover}{'_biases' * variant.biases}")
+        plain = plain_covering(subject.folded, weights, per_example=unit)
+        made = {v: math.exp(value) for v, value in found.log_resolution.items()}
+        assert math.fsum(plain.g[v] * made[v] for v in made) == pytest.approx(1, rel=1e-11)
+        assert errors(subject.folded, weights, made)[subject.graph.output] == pytest.approx(1, rel=1e-11)
+        spent = math.fsum((plain.a[v] / made[v]) ** 2 for v in made)
+        assert spent == pytest.approx(math.exp(2 * found.log_complexity), rel=1e-11)
+
+
+@given(seed=seeds)
+@few
+def test_the_recursive_allocation_never_beats_the_optimum(seed: int) -> None:
+    # The published style: the resolution of a layer is the error already at its input; the first layer's is free.
+    for graph in (residual_graph(seed), dense_block_graph(seed)):
+        subject = subject_of(graph, graph.input_size)
+        weights = weights_of(subject.folded, subject.norms, "operator")
+        made: dict[str, float] = {}
+        for index, node in enumerate(subject.folded):
+            if node.name in weights:
+                entering = errors(subject.folded[:index], weights, made)[node.inputs[0]]
+                made[node.name] = entering or 1.0
+        plain = plain_covering(subject.folded, weights)
+        spent = math.fsum((plain.a[v] / made[v]) ** 2 for v in made)
+        output = math.fsum(plain.g[v] * made[v] for v in made)
+        found = covering(subject.folded, factors_of(subject.folded, subject.norms), OPERATOR)
+        assert spent * output**2 >= math.exp(2 * found.log_complexity) * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("resolution", [0.15, 0.3, 0.6])
+def test_a_greedy_cover_of_one_layer_is_smaller_than_its_covering_number(seed: int, resolution: float) -> None:
+    # Layers 2 -> 2 whose rows have lengths that sum to at most 1, on three inputs: outputs drawn densely from the whole
+    # set, its corners included, and covered greedily by themselves.
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((3, 2))
+    split, angle = rng.beta(0.5, 0.5, (4000, 1)), rng.uniform(0, 2 * math.pi, (4000, 2))
+    lengths = np.concatenate([split, 1 - split], axis=1) * rng.choice([1.0, 0.5, 0.2], (4000, 1))
+    layers = np.stack([lengths * np.cos(angle), lengths * np.sin(angle)], axis=2)
+    outputs = np.einsum("ni,soi->sno", x, layers).reshape(4000, -1)
+    eps, centres = resolution * float(np.linalg.norm(x)), 0
+    while len(outputs):
+        outputs = outputs[np.linalg.norm(outputs - outputs[0], axis=1) > eps]
+        centres += 1
+    graph = graph_of((2, 1, 1), ("flat", Flatten(), "input"), ("fc", linear((1, 0), (0, 0)), "flat"))
+    found = covering(graph.nodes, {"fc": replace(unit_factor(1.0), width=2)}, OPERATOR)
+    log_r = 2 * (found.log_complexity + math.log(np.linalg.norm(x)))
+    assert 0 < math.log(centres) <= math.exp(log_r) / eps**2
+
+
+def test_all_coverings_at_once_are_each_of_them_alone() -> None:
+    subject = subject_of(resnet_state())
+    factors = factors_of(subject.folded, subject.norms)
+    found = coverings(subject.folded, factors, log_bias_unit=-1.0, sensitivities=True)
+    assert list(found) == VARIANTS_IN_ORDER
+    for variant in VARIANTS:
+        alone = covering(subject.folded, factors, variant, log_bias_unit=-1.0, sensitivities=not variant.biases)
+        assert found[variant] == alone
+        assert (alone.sensitivity is None) == variant.biases
+        assert covering(subject.folded, factors, variant, log_bias_unit=-1.0).sensitivity is None
+
+
 # perturbations ------------------------------------------------------------------------------------
 
 
@@ -339,6 +412,86 @@ def test_the_factor_of_a_convolution_is_that_of_its_matrix(seed: int, stride: in
     assert factor.patch_kappa == pytest.approx({False: math.log(2 * 54), True: math.log(2 * 57)})
 
 
+def moved_by(nodes: tuple[Node, ...], rng: np.random.Generator) -> dict[str, Node]:
+    """A reference for the nodes: all their numbers moved."""
+
+    def moved(tensors: torch.Tensor | None) -> torch.Tensor | None:
+        return None if tensors is None else tensors + 0.3 * tensor(rng, *tensors.shape)
+
+    return {
+        node.name: replace(node, op=replace(node.op, weight=moved(node.op.weight), bias=moved(node.op.bias)))
+        for node in nodes
+        if isinstance(node.op, Conv | Linear | Norm)
+    }
+
+
+@given(seed=seeds)
+@few
+def test_a_reference_makes_the_distance_from_it_the_covered_norm(seed: int) -> None:
+    for state in (resnet_state(seed, widths=(3, 5), depth=1), preact_state(seed, width=2)):
+        subject = subject_of(state)
+        nodes, norms = subject.folded, subject.norms
+        reference = moved_by(nodes, np.random.default_rng(seed))
+        alone, found = factors_of(nodes, norms), factors_of(nodes, norms, reference)
+        for variant in VARIANTS:
+            cover = f"{variant.cover}{'_biases' * variant.biases}"
+            expected = weights_of(nodes, norms, cover, reference)
+            assert {v: f.b[variant] for v, f in found.items()} == pytest.approx({v: w.b for v, w in expected.items()})
+        for name, factor in found.items():
+            assert replace(factor, b=alone[name].b) == alone[name]  # values pass through the layer as it is
+        # What the values are does not change; the covering number follows the distances.
+        for variant in VARIANTS:
+            one, other = (covering(nodes, each, variant, log_bias_unit=-1.0) for each in (alone, found))
+            assert (one.log_entering, one.log_growth) == (other.log_entering, other.log_growth)
+
+
+def test_the_distance_of_a_convolution_is_that_of_its_matrix() -> None:
+    rng = np.random.default_rng(2)
+    op, start = (conv(tensor(rng, 3, 2, 3, 3), tensor(rng, 3), stride=2) for _ in range(2))
+    graph = graph_of((2, 5, 5), ("conv", op, "input"))
+    reference = {"conv": replace(graph.nodes[1], op=start)}
+    images = torch.eye(2 * 5 * 5, dtype=torch.float64).reshape(-1, 2, 5, 5)
+    rows = torch.nn.functional.conv2d(images, op.weight - start.weight, None, 2, 1).flatten(1).T
+    assert op.bias is not None
+    assert start.bias is not None
+    shifts = (op.bias - start.bias).repeat_interleave(9)[:, None]
+    factor = factors_of(graph.nodes, {"conv": 1.0}, reference)["conv"]
+    assert factor.b[OPERATOR] == pytest.approx(float(rows.norm(dim=1).sum()))
+    with_biases = torch.cat([rows, shifts], dim=1).norm(dim=1).sum()
+    assert factor.b[Variant("operator", biases=True)] == pytest.approx(float(with_biases))
+
+
+def test_the_network_itself_and_nothing_as_references() -> None:
+    subject = subject_of(preact_state())
+    nodes, norms = subject.folded, subject.norms
+    itself = factors_of(nodes, norms, {node.name: node for node in nodes})
+    assert {value for factor in itself.values() for value in factor.b.values()} == {0.0}
+    for variant in VARIANTS:
+        found = covering(nodes, itself, variant, log_bias_unit=-1.0, sensitivities=True)
+        assert found.log_complexity == -math.inf
+        assert set(found.share.values()) == {0.0}
+        assert found.sensitivity is None
+        assert all(math.isfinite(value) for value in found.log_growth.values())
+    assert factors_of(nodes, norms, {}) == factors_of(nodes, norms)
+
+
+@given(seed=seeds)
+@few
+def test_groups_lower_the_patch_cover_and_leave_the_operator_cover(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weight, head = tensor(rng, 4, 2, 3, 3), tensor(rng, 3, 4 * 9)
+    full = torch.zeros(4, 4, 3, 3, dtype=torch.float64)
+    full[:2, :2], full[2:, 2:] = weight[:2], weight[2:]
+    found = []
+    for op in (conv(weight, groups=2), conv(full)):
+        nodes = [("conv", op, "input"), ("flat", Flatten(), "conv"), ("fc", Linear(weight=head, bias=None), "flat")]
+        found.append(complexities(analyse(subject_of(graph_of((4, 3, 3), *nodes), (4, 3, 3)))))
+    assert found[0]["operator"] == pytest.approx(found[1]["operator"], abs=1e-11)
+    assert found[0]["operator_biases"] == pytest.approx(found[1]["operator_biases"], abs=1e-11)
+    assert found[0]["patch"] < found[1]["patch"]
+    assert found[0]["patch_biases"] < found[1]["patch_biases"]
+
+
 def test_patches_see_a_pixel_as_often_as_windows_cover_it() -> None:
     # One 3x3 kernel of ones on 5x5: nine windows cover a pixel, so the cover sees 3 ||x||; the kernel has length 3.
     graph = graph_of((1, 5, 5), ("conv", conv(torch.ones(1, 1, 3, 3, dtype=torch.float64)), "input"))
@@ -380,6 +533,49 @@ def test_a_factor_of_zeros_drops_out_of_the_sum() -> None:
     assert result.covers.operator.log10_spectral_complexity is None
     assert result.layers[0].share is not None
     assert result.layers[0].share.operator == 0.0
+
+
+def test_what_cannot_reach_the_output_costs_nothing_and_leaves_numbers() -> None:
+    # Two branches beside the identity: one ends in zeros, one begins with them.
+    graph = graph_of(
+        (1, 1, 1),
+        ("before", scalar(5), "input"),
+        ("end", scalar(0), "before"),
+        ("begin", scalar(0), "input"),
+        ("after", scalar(7), "begin"),
+        ("both", Add(), "end", "after"),
+        ("sum", Add(), "both", "input"),
+        ("head", scalar(3), "sum"),
+    )
+    sigmas = {"before": 5.0, "end": 0.0, "begin": 0.0, "after": 7.0, "head": 3.0}
+    factors = {name: unit_factor(sigma, b=sigma) for name, sigma in sigmas.items()}
+    found = covering(graph.nodes, factors, OPERATOR, sensitivities=True)
+    assert found.log_complexity == pytest.approx(math.log(3 * math.sqrt(math.log(2))))
+    assert found.share == {"before": 0, "end": 0, "begin": 0, "after": 0, "head": 1}
+    assert found.sensitivity == {"before": 0, "end": 0, "begin": 0, "after": 0, "head": 1}
+    assert found.log_growth == pytest.approx(
+        {"before": -math.inf, "end": math.log(3), "begin": math.log(21), "after": math.log(3), "head": 0}
+    )
+    assert found.log_entering == pytest.approx(
+        {"before": 0, "end": math.log(5), "begin": 0, "after": -math.inf, "head": 0}
+    )
+    assert found.log_resolution == pytest.approx(
+        {"before": math.inf, "end": -math.inf, "begin": -math.inf, "after": -math.inf, "head": 0}
+    )
+
+
+@pytest.mark.parametrize("op", [Scale(factor=0.0), scalar(0.0)], ids=["a factor", "a layer"])
+def test_a_network_that_is_cut_has_no_complexity_before_the_cut(op: Scale | Conv) -> None:
+    graph = graph_of((1, 1, 1), ("one", scalar(2, bias=1.0), "input"), ("cut", op, "one"), ("head", scalar(3), "cut"))
+    factors = factors_of(graph.nodes, {"one": 2.0, "cut": 0.0, "head": 3.0})
+    for variant in VARIANTS:
+        found = covering(graph.nodes, factors, variant, log_bias_unit=0.0, sensitivities=True)
+        values = [*found.share.values(), *(found.sensitivity or {}).values(), found.log_complexity]
+        assert not any(math.isnan(value) for value in values)
+        # With biases, the head still tells its bias apart from others: its input is one more entry, equal to 1.
+        assert (found.log_complexity > -math.inf) == variant.biases
+        assert found.share["one"] == 0
+        assert found.log_growth["one"] == -math.inf
 
 
 def test_huge_norms_do_not_overflow() -> None:
