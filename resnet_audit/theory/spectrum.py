@@ -5,7 +5,8 @@ Formula  sigma(T) = union over frequencies w of sigma(A(w)), A the symbol of the
 Symbols  T  the layer; `folded`: with the batch normalisation behind it, diag(gamma / sqrt(var + eps)) T
          sigma_upper  certified for zero padding: the largest singular value on a torus that contains the padded image
 Reads    near 1 keeps norms. A residual block can be near an isometry though none of its layers is.
-Status   exact for circular padding; sigma_upper, branch_upper and interval are certified, and loose.
+Status   exact for circular padding; sigma_upper, branch_upper and interval are certified, and loose. What is measured
+         of blocks at inputs is in `block_spectrum.py`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from resnet_audit.linear import (
     spectrum_numbers,
 )
 from resnet_audit.results import Note, SpectrumBlock, SpectrumLayer, SpectrumNumbers, SpectrumResult
+from resnet_audit.theory.block_spectrum import Measured, measure_blocks
 
 if TYPE_CHECKING:
+    from resnet_audit.graph.blocks import Block
     from resnet_audit.measure import Subject
 
 Size = tuple[int, int]
@@ -43,12 +46,15 @@ def analyse(subject: Subject) -> SpectrumResult:
     layers = subject.map_layers("spectra", lambda node: _layer(subject, node), matrices)
     known = [layer for layer in layers if layer.sigma_max is not None]
     largest = max(known, key=lambda layer: layer.sigma_max or 0.0, default=None)
+    blocks = () if subject.settings.fast else _finite_blocks(subject)
+    measured, inputs, block_notes = measure_blocks(subject) if blocks else ({}, None, [])
     return SpectrumResult(
         sigma_max=None if largest is None else largest.sigma_max,
         sigma_max_where=None if largest is None else largest.name,
         layers=tuple(layers),
-        blocks=_blocks(subject) if graph.runnable and not subject.settings.fast else (),
-        notes=tuple(_notes(subject, layers)),
+        blocks=tuple(_block(subject, block, measured.get(block.name)) for block in blocks),
+        inputs=inputs,
+        notes=(*_notes(subject, layers), *block_notes),
     )
 
 
@@ -160,29 +166,29 @@ def _following_norm(subject: Subject, node: Node) -> Norm | None:
     return op if isinstance(op, Norm) else None
 
 
-def _blocks(subject: Subject) -> tuple[SpectrumBlock, ...]:
-    """Certified constants of every block; none where some number of the network is not finite."""
+def _finite_blocks(subject: Subject) -> tuple[Block, ...]:
+    """The blocks of a network that runs; none where some number of it is not finite."""
     try:
-        blocks = subject.blocks
+        return subject.blocks if subject.graph.runnable else ()
     except NonFinite:
         return ()
-    rows = []
-    for block in blocks:
-        found = subject.certificate(block)
-        interval = None
-        if found is not None:
-            lower = max(0.0, 1.0 - found.branch) if block.skip_kind == "identity" else 0.0
-            interval = (lower, found.block)
-        rows.append(
-            SpectrumBlock(
-                name=block.name,
-                branch_sigma_max=None,
-                block_sigma_max=None,
-                branch_upper=None if found is None else found.branch,
-                interval=interval,
-            )
-        )
-    return tuple(rows)
+
+
+def _block(subject: Subject, block: Block, measured: Measured | None) -> SpectrumBlock:
+    """Certified constants and measured numbers of one block."""
+    certified, identity = subject.certificate(block), block.skip_kind == "identity"
+    interval = weyl = None
+    if certified is not None:
+        interval = (max(0.0, 1.0 - certified.branch) if identity else 0.0, certified.block)
+    if measured is not None and identity:
+        weyl = (max(0.0, 1.0 - measured.branch_sigma_max), 1.0 + measured.branch_sigma_max)
+    return SpectrumBlock(
+        name=block.name,
+        branch_upper=None if certified is None else certified.branch,
+        interval=interval,
+        interval_measured=weyl,
+        **{field.name: None if measured is None else getattr(measured, field.name) for field in fields(Measured)},
+    )
 
 
 def _notes(subject: Subject, layers: list[SpectrumLayer]) -> list[Note]:
@@ -207,11 +213,8 @@ def _notes(subject: Subject, layers: list[SpectrumLayer]) -> list[Note]:
         message = "the structure is unknown: every convolution is taken with stride 1, no groups, on the size given"
         notes.append(Note(code="assumed_grid", message=message))
     if subject.settings.fast:
-        message = "--fast: largest values and norms only; of a matrix sigma_max is an estimate from below, not exact"
+        message = "--fast: only largest values and norms, no blocks; sigma_max of a matrix is an estimate from below"
         notes.append(Note(code="fast", message=message))
-    elif subject.graph.blocks:
-        message = "branch_sigma_max and block_sigma_max (measured Jacobians) are not computed by this version"
-        notes.append(Note(code="not_in_this_version", message=message))
     return notes
 
 

@@ -67,6 +67,7 @@ def statistics(values: Array, block: Pair) -> dict[str, float | None]:
         "stable_rank": float((values**2).sum() / top**2 / values.size),
         "effective_rank": math.exp(entropy) / values.size,
         "near_one": float(((values >= 0.9) & (values <= 1.1)).mean()),
+        "mean_deviation": float(np.abs(values - 1.0).mean()),
     }
 
 

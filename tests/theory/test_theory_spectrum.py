@@ -204,11 +204,31 @@ def test_a_small_branch_leaves_an_identity_block_near_one_and_a_subsampling_bloc
         assert found.interval[0] <= float(values.min()) <= float(values.max()) <= found.interval[1]
 
 
-def test_blocks_have_no_measured_numbers_and_a_note_says_so() -> None:
-    result = analyse(subject_of(resnet_state(5, widths=(2, 4), depth=1), (3, 4, 4)))
-    assert [block.name for block in result.blocks] == ["layer1.0", "layer2.0"]
-    assert all(block.branch_sigma_max is block.block_sigma_max is None for block in result.blocks)
-    assert "not_in_this_version" in {note.code for note in result.notes}
+def test_fast_gives_no_blocks_and_says_so() -> None:
+    result = analyse(subject_of(resnet_state(5, widths=(2, 4), depth=1), (3, 4, 4), fast=True))
+    assert result.blocks == ()
+    assert result.inputs is None
+    assert ["no blocks" in note.message for note in result.notes if note.code == "fast"] == [True]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_fast_gives_is_exact_for_convolutions_and_close_from_below_for_matrices(seed: int) -> None:
+    state = resnet_state(seed, widths=(4, 6), depth=1)
+    whole, fast = (analyse(subject_of(state, (3, 8, 8), fast=fast)) for fast in (False, True))
+    for slow, quick in zip(whole.layers, fast.layers, strict=True):
+        assert (quick.name, quick.count) == (slow.name, slow.count)
+        assert quick.sigma_max is not None
+        assert slow.sigma_max is not None
+        assert slow.sigma_upper is not None
+        assert quick.sigma_upper is not None
+        assert quick.rms == pytest.approx(slow.rms, rel=1e-12)
+        if slow.kind == "conv":
+            assert quick.sigma_max == pytest.approx(slow.sigma_max, rel=1e-12)
+            assert quick.sigma_upper == pytest.approx(slow.sigma_upper, rel=1e-12)
+        else:
+            assert 0.99 * slow.sigma_max <= quick.sigma_max <= slow.sigma_max * (1 + 1e-12)
+            assert slow.sigma_max <= quick.sigma_upper
+            assert "estimate from below" in quick.method
 
 
 # what has no spectrum -----------------------------------------------------------------------------

@@ -1,0 +1,174 @@
+"""Largest singular values, and the density of all, of linear maps that are known only by what they do to vectors.
+
+Source     Golub, Kahan 1965; full reorthogonalisation of the side that is kept, Simon, Zha 2000; densities by the
+           quadrature of Golub, Meurant 2010 from random starts, as in Lin, Saad, Yang 2016 (arXiv 1308.5467).
+Formula    T V = U B,   T^T U = V B^T + beta v e^T,   B = P diag(theta) Q^T upper bidiagonal, k x k
+           sigma_max >= theta_1;   residual = |T^T u - theta_1 v| = beta |P[k, 1]|
+           mean of f(sigma) = sum_i Q[1, i]^2 f(theta_i), in expectation over a start that is uniform on the sphere
+Symbols    T  one of a batch of maps of one shape; k  steps; theta  Ritz values, descending; u, v  those of theta_1
+Guarantee  theta_1 is an estimate from below, up to the rounding of the dtype: it is |T v| for a unit vector v. Some
+           singular value lies within the residual of it, nearly always the largest. Means are estimates: exact for
+           polynomials of sigma^2 up to degree 2k - 1 but for the random start, poor for steps. Small Ritz values say
+           nothing of the least singular value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from resnet_audit.linear.parallel import one_library_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENOUGH = 0.7
+"""A vector that keeps this share of its length in a projection is orthogonal after it (Daniel et al. 1976)."""
+
+EVERY = 3
+"""Steps between two looks at the residuals."""
+
+NOTHING = 10
+"""Roundings, of the largest diagonal entry, below which a vector is nothing: the maps show no more to this start."""
+
+
+class Maps(Protocol):
+    """`batch` linear maps from `columns` to `rows` numbers, each applied to a vector of its own."""
+
+    @property
+    def batch(self) -> int:
+        """The number of maps."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """The length of an image."""
+        ...
+
+    @property
+    def columns(self) -> int:
+        """The length of a vector."""
+        ...
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (batch, rows) of the vectors (batch, columns)."""
+        ...
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Images (batch, columns) of the vectors (batch, rows) under the transposed maps."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bidiagonal:
+    """What k steps know of every map.
+
+    diagonal, right: (batch, k), of B, and what stands right of it, the last the beta; rounding: eps of the products.
+    """
+
+    diagonal: Tensor
+    right: Tensor
+    rounding: float
+
+    @property
+    def steps(self) -> int:
+        """k."""
+        return self.diagonal.shape[1]
+
+    def after(self, steps: int) -> Bidiagonal:
+        """What the first `steps` steps knew."""
+        return replace(self, diagonal=self.diagonal[:, :steps], right=self.right[:, :steps])
+
+    def decomposed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Last row of P, Ritz values, first row of Q: each (batch, k), the values descending."""
+        left, values, right = torch.linalg.svd(
+            torch.diag_embed(self.diagonal) + torch.diag_embed(self.right[:, :-1], 1)
+        )
+        return left[:, -1], values, right[:, :, 0]
+
+    def largest(self) -> tuple[Tensor, Tensor]:
+        """The largest Ritz value of every map and its residual, each (batch,); no residual is below the rounding."""
+        last, values, _ = self.decomposed()
+        residuals = self.right[:, -1] * last[:, 0].abs()
+        return values[:, 0], torch.maximum(residuals, self.rounding * values[:, 0])
+
+    def mean(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Estimates (batch,) of the mean of `function` over the min(rows, columns) singular values of every map.
+
+        Of several functions at once, (F, batch), if it gives (F, batch, k) for the (batch, k) values.
+        """
+        _, values, first = self.decomposed()
+        return (first.square() * function(values)).sum(dim=-1)
+
+
+@one_library_thread()
+def golub_kahan(
+    maps: Maps, *, steps: int, tolerance: float, least: int = 1, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> Bidiagonal:
+    """Lanczos bidiagonalisation from random starts, until all residuals are below `tolerance` of their values.
+
+    It takes at least `least` and at most `steps` steps, and no more than min(rows, columns); it starts on the smaller
+    side and looks at the residuals at every third step. The maps work in `dtype`, the small matrices in float64.
+    Raises FloatingPointError if a product overflows.
+    """
+    turned = maps.rows < maps.columns
+    there, back = (maps.adjoint, maps.forward) if turned else (maps.forward, maps.adjoint)
+    size = min(maps.rows, maps.columns)
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(maps.batch, size, generator=generator, dtype=torch.float64)
+    v = (start / start.norm(dim=1, keepdim=True)).to(dtype)
+    steps = max(1, min(steps, size))
+    basis = v.new_empty(maps.batch, steps, size)
+    diagonal: list[Tensor] = []
+    right: list[Tensor] = []
+    left: Tensor | None = None
+    largest = torch.zeros(maps.batch, dtype=torch.float64)
+    for step in range(steps):
+        basis[:, step] = v
+        image = there(v)
+        if left is not None:
+            image = image - right[-1].to(dtype)[:, None] * left
+        left, alpha = _unit(image, largest)
+        largest = torch.maximum(largest, alpha)
+        v, beta = _unit(_outside(back(left), basis[:, : step + 1], alpha), largest)
+        diagonal.append(alpha)
+        right.append(beta)
+        if not bool((alpha + beta).isfinite().all()):
+            raise FloatingPointError("a product of the map with a vector is not finite")
+        found = Bidiagonal(
+            diagonal=torch.stack(diagonal, dim=1), right=torch.stack(right, dim=1), rounding=torch.finfo(dtype).eps
+        )
+        if step + 1 >= least and step % EVERY == 0:
+            values, residuals = found.largest()
+            if bool((residuals <= tolerance * values).all()):
+                break
+    return found
+
+
+def _outside(images: Tensor, basis: Tensor, along_last: Tensor) -> Tensor:
+    """What the images (batch, n) have outside the spans of the orthonormal bases (batch, k, n).
+
+    along_last: what each image has along the last vector of its basis by the recurrence, up to rounding.
+    """
+    rest = images - along_last.to(images.dtype)[:, None] * basis[:, -1]
+    length = rest.norm(dim=1)
+    for _ in range(2):
+        # One map at a time: torch is six times slower at a batch of products of a matrix with a vector (measured).
+        for part, vectors in zip(rest, basis, strict=True):
+            part.addmv_(vectors.T, vectors @ part, alpha=-1)
+        before, length = length, rest.norm(dim=1)
+        if bool((length > ENOUGH * before).all()):
+            break
+    return rest
+
+
+def _unit(vectors: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The vectors at length 1 and their lengths in float64; zeros where only rounding of size `scale` is left."""
+    lengths = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
+    floor = NOTHING * torch.finfo(vectors.dtype).eps * scale
+    lengths = torch.where(lengths <= floor, 0.0, lengths)
+    inverse = torch.where(lengths > 0, lengths.reciprocal(), 0.0)
+    return vectors * inverse.to(vectors.dtype)[:, None], lengths
