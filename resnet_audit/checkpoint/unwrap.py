@@ -82,6 +82,15 @@ def unwrap(path: str, content: object, key: str | None) -> Unwrapped:
     return Unwrapped(wrapper=chosen.place or None, prefix=safe(prefix), tensors=tensors, modules=modules, notes=notes)
 
 
+def state_dict(path: str, content: object, key: str | None) -> dict[str, object]:
+    """The weights of the state dict that `unwrap` chooses, by the names and as the values that the file has.
+
+    Raises UnreadableCheckpoint as `unwrap`.
+    """
+    chosen = _chosen(path, _candidates(content), key)
+    return {name: chosen.entries[name] for name in chosen.names}
+
+
 def _candidates(content: object) -> list[_Candidate]:
     """Every state dict and every pickled model, in the order of the file, never below a key of an optimiser.
 
