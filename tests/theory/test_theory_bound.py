@@ -778,7 +778,7 @@ def test_a_projected_shortcut_leaves_no_chain() -> None:
     assert result.covers is not None
     assert result.covers.operator.log10_R_chain is None
     assert result.covers.operator.log10_R is not None
-    assert [note.code for note in result.notes] == ["no_chain"]
+    assert [note.code for note in result.notes] == ["no_chain", "assumed_largest_norm"]
     assert (result.identity_vines, result.weight_factors) == (3, 11)
 
 
