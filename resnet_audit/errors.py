@@ -7,6 +7,7 @@
         |-- NothingToAnalyse       no weight layer at all
         |-- NoBlocks               the analysis is about residual blocks and there are none
         |-- NotRunnable            the graph is incomplete, so nothing can be propagated through it
+        |-- NotCalibrated          the batch normalisation holds no statistics yet, so nothing measured means anything
         |-- NoRule                 a theory has no rule for an operation
         `-- NonFinite              NaN or infinite weights: the number is undefined, reported as null
 
@@ -57,6 +58,12 @@ class NotRunnable(Unavailable):
     """The graph lacks something that a forward pass needs; the text says what."""
 
     code = "not_runnable"
+
+
+class NotCalibrated(Unavailable):
+    """Every batch normalisation holds the 0 and 1 that it was made with: the network is not the one in training."""
+
+    code = "not_calibrated"
 
 
 class NoRule(Unavailable):

@@ -15,6 +15,7 @@ import torch
 
 from resnet_audit.checkpoint import load
 from resnet_audit.errors import UnreadableCheckpoint, UsageError
+from resnet_audit.measure.image_folder import image_files, is_folder, read_image_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,10 +27,13 @@ if TYPE_CHECKING:
 LARGEST_DATA = 4 << 30
 """Declared bytes of a data file beyond which it is refused rather than unpacked into memory."""
 
+DATA_OF_TOKENS = "--data holds images; token models are measured on seeded random tokens in this version"
+"""Why data is refused for a network that reads tokens."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """A batch (N, C, H, W) with its kind (data, pink, gaussian) and, from data that has them, labels (N,)."""
+    """A batch (N, C, H, W) with its kind (data, pink, gaussian, matched) and, from data that has them, labels (N,)."""
 
     kind: str
     values: Tensor
@@ -37,12 +41,18 @@ class Inputs:
 
 
 def make_inputs(size: tuple[int, ...], settings: Settings, vocabulary: int | None = None) -> Inputs:
-    """The inputs that the settings ask for, each of `size` = (C, H, W). Raises UsageError, UnreadableCheckpoint."""
+    """The inputs that the settings ask for, each of `size` = (C, H, W); for `matched` those that it begins with.
+
+    Raises UsageError, UnreadableCheckpoint.
+    """
     dtype = getattr(torch, settings.dtype)
     if vocabulary is not None:
         return Inputs(kind="tokens", values=_tokens(size, vocabulary, settings))
     if settings.data is not None:
-        return _chosen(read_data(settings.data), size, settings, dtype)
+        values, labels = _sampled(settings.data, size, settings)
+        values = values.to(dtype)
+        require_finite(values, settings.data)
+        return Inputs(kind="data", values=values, labels=labels)
     generator = torch.Generator().manual_seed(settings.seed)
     # One draw a sample: torch fills the end of a tensor differently, and a sample must not depend on their number.
     draws = [torch.randn(size, generator=generator, dtype=torch.float64) for _ in range(settings.samples)]
@@ -55,7 +65,7 @@ def make_inputs(size: tuple[int, ...], settings: Settings, vocabulary: int | Non
 def _tokens(size: tuple[int, ...], vocabulary: int, settings: Settings) -> Tensor:
     """Seeded uniform token numbers below `vocabulary`."""
     if settings.data is not None:
-        raise UsageError("--data holds images; token models are measured on seeded random tokens in this version")
+        raise UsageError(DATA_OF_TOKENS)
     generator = torch.Generator().manual_seed(settings.seed)
     return torch.randint(vocabulary, (settings.samples, *size), generator=generator)
 
@@ -75,6 +85,22 @@ def pink(white: Tensor) -> Tensor:
     power = (both_halves * amplitude**2).sum() / (height * width)
     noise: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=(height, width))
     return noise / power.sqrt()
+
+
+def _sampled(path: str, size: tuple[int, ...], settings: Settings) -> tuple[Tensor, Tensor | None]:
+    """As many images as the settings ask for, and their labels; of a folder no other file is opened."""
+    if is_folder(path):
+        files = image_files(path)
+        chosen = [files[row] for row in _chosen_rows(len(files), settings).tolist()]
+        return read_image_files(chosen, size, path), None
+    inputs, labels = read_images(path, size)
+    rows = _chosen_rows(len(inputs), settings)
+    return inputs[rows], None if labels is None else labels[rows]
+
+
+def data_size(path: str) -> tuple[int, ...] | None:
+    """The shape of one input of a data file; None for a folder of images, which come in any size."""
+    return None if is_folder(path) else tuple(read_data(path)["inputs"].shape[1:])
 
 
 def read_data(path: str) -> dict[str, Tensor]:
@@ -97,7 +123,8 @@ def _numpy_tensors(path: str, head: bytes) -> dict[str, Tensor] | None:
     """The arrays of a numpy file, or None if it is not one. Nothing is unpickled."""
     try:
         if head.startswith(b"\x93NUMPY"):
-            return {"inputs": _tensor(np.load(path, mmap_mode="r", allow_pickle=False))}
+            # Mapped copy-on-write: torch wants arrays that it may write to, and the file stays as it is.
+            return {"inputs": _tensor(np.load(path, mmap_mode="c", allow_pickle=False))}
         if head.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
@@ -121,29 +148,50 @@ def _check_size(path: str, size: int) -> None:
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    """The array as a tensor in the machine's byte order. Raises TypeError for anything but numbers."""
-    if array.dtype.kind not in "fiubc" or array.nbytes > LARGEST_DATA:
+    """The array as a tensor in the machine's byte order, still mapped if it was. Raises TypeError for all but numbers.
+
+    Of what has to be copied, no more than LARGEST_DATA is.
+    """
+    own = array.dtype.newbyteorder("=")
+    mapped = isinstance(array, np.memmap) and array.dtype == own
+    if array.dtype.kind not in "fiubc" or (array.nbytes > LARGEST_DATA and not mapped):
         raise TypeError(array.dtype)
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+    return torch.from_numpy(np.require(array, own, ["ALIGNED", "WRITEABLE"]))
 
 
-def _chosen(data: Mapping[str, Tensor], size: tuple[int, ...], settings: Settings, dtype: torch.dtype) -> Inputs:
+def read_images(path: str, size: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+    """All images (N, *size) of a data file in the dtype as stored, and their labels (N,) as int64, if it has some.
+
+    Those of a folder are float32 and have no labels.
+
+    Whether the images are finite is left to whoever reads them. Raises UsageError, UnreadableCheckpoint.
+    """
+    if is_folder(path):
+        return read_image_files(image_files(path), size, path), None
+    data = read_data(path)
     inputs, labels = data["inputs"], data.get("labels")
     fits = tuple(inputs.shape[1:]) == size and len(inputs)
     # Unsigned integers are pixels as stored, which no network was trained on.
     if not fits or not (inputs.is_floating_point() or (is_integer(inputs) and inputs.dtype.is_signed)):
         raise UsageError(
-            f"{settings.data}: inputs of shape {tuple(inputs.shape)} and type {inputs.dtype}; they are not normalised "
+            f"{path}: inputs of shape {tuple(inputs.shape)} and type {inputs.dtype}; they are not normalised "
             f"images of {'x'.join(map(str, size))}; save them as floats (N, C, H, W), normalised as in training"
         )
     if labels is not None and (labels.ndim != 1 or len(labels) != len(inputs) or not is_integer(labels)):
-        raise UsageError(f"{settings.data}: labels must be one integer for each of the {len(inputs)} inputs")
-    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(settings.seed))
-    rows = order[: settings.samples].sort().values
-    values = inputs[rows].to(dtype)
+        raise UsageError(f"{path}: labels must be one integer for each of the {len(inputs)} inputs")
+    return inputs, None if labels is None else labels.long()
+
+
+def require_finite(values: Tensor, path: str) -> None:
+    """Raise UsageError unless all the images that were taken from the data file at `path` are finite."""
     if not bool(torch.isfinite(values).all()):
-        raise UsageError(f"{settings.data}: some inputs are not finite numbers; clean the data first")
-    return Inputs(kind="data", values=values, labels=None if labels is None else labels[rows].long())
+        raise UsageError(f"{path}: some inputs are not finite numbers; clean the data first")
+
+
+def _chosen_rows(count: int, settings: Settings) -> Tensor:
+    """Numbers of as many of `count` images as the settings ask for, seeded and in order."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
+    return order[: settings.samples].sort().values
 
 
 def is_integer(tensor: Tensor) -> bool:

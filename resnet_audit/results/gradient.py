@@ -35,7 +35,10 @@ class GradientBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientResult:
-    """Norm preservation: one boundary norm more than there are rows, whose ratios multiply to the total."""
+    """Norm preservation: one boundary norm more than there are rows, whose ratios multiply to the total.
+
+    telescoping_residual: how far they miss torch's own gradient norm at the first block's input, relative to it.
+    """
 
     objective: str
     inputs: InputsUsed
@@ -44,5 +47,6 @@ class GradientResult:
     c_hat: float | None
     ratio_worst: float | None
     ratio_product: float | None
+    telescoping_residual: float | None
     blocks: tuple[GradientBlock, ...]
     notes: tuple[Note, ...] = ()

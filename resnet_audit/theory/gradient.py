@@ -6,7 +6,8 @@ Symbols  g_l  gradient of the objective at the input of block l, all samples tog
          S_l, B_l  adjoint of the shortcut and of the branch;  D_l  mask of the ReLU after the sum (1 without one)
          mask_factor ||D g|| / ||g||,  residual_factor ratio / mask_factor,  skip_gain, branch_gain relative to ||D g||
          c_hat  median |ratio - 1| * L / ln(2L) over blocks that keep their shape with an identity shortcut
-Reads    1 is norm preservation. The ratios of all rows multiply to ||g_1|| / ||g_end|| exactly.
+Reads    1 is norm preservation. The ratios of all rows multiply to ||g_1|| / ||g_end||; telescoping_residual says how
+         nearly, with ||g_1|| by torch's own autograd through the network as it stands.
 Status   exact for these inputs and this objective; `upper` and `interval` are certified for all inputs, and loose.
 """
 
@@ -19,6 +20,7 @@ import torch
 
 from resnet_audit.errors import NoBlocks
 from resnet_audit.graph.backward import propagate
+from resnet_audit.measure.passes import autograd_gradient
 from resnet_audit.results import GradientBlock, GradientResult, Note
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def analyse(subject: Subject) -> GradientResult:
     blocks, passages = _in_a_row(subject)
     rows: list[GradientBlock] = []
     norms = [_norm(passages[0].fork)]
-    notes = _nested(len(subject.blocks) - len(blocks))
+    notes = [*subject.notes, *_nested(len(subject.blocks) - len(blocks))]
     for index, (block, passage) in enumerate(zip(blocks, passages, strict=True)):
         rows.append(_row(subject, block, passage, notes))
         norms.append(_norm(passage.output))
@@ -58,9 +60,24 @@ def analyse(subject: Subject) -> GradientResult:
         c_hat=c_hat([abs(ratio - 1.0) for ratio in kept], len(blocks)),
         ratio_worst=max((max(ratio, 1.0 / ratio) for ratio in ratios), default=None) if all(ratios) else None,
         ratio_product=_quotient(norms[0], norms[-1]),
+        telescoping_residual=_telescoping_residual(subject, blocks[0], rows, norms[-1]),
         blocks=tuple(rows),
         notes=tuple(notes),
     )
+
+
+def _telescoping_residual(
+    subject: Subject, first: Block, rows: Sequence[GradientBlock], norm_end: float
+) -> float | None:
+    """|prod ratio_l * ||g_end|| / ||g_1|| - 1|, where ||g_1|| owes nothing to the ratios: it is autograd's.
+
+    None where a ratio is undefined, the gradient is 0, or the first row does not begin where the recording does.
+    """
+    ratios = [row.ratio for row in rows if row.ratio is not None]
+    if len(ratios) < len(rows) or first.fork != subject.start:
+        return None
+    reference = _norm(autograd_gradient(subject.graph, subject.recording, subject.cotangent))
+    return abs(math.prod(ratios) * norm_end / reference - 1.0) if reference > 0.0 else None
 
 
 def _in_a_row(subject: Subject) -> tuple[list[Block], list[Passage]]:

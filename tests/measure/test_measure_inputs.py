@@ -365,9 +365,9 @@ def unexpected(*_: object, **__: object) -> None:
     raise AssertionError("unpacked all the same")
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_without_images_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "none.npz", UnreadableCheckpoint, "no such file or directory; no inputs can be read")
-    refused(tmp_path, UnreadableCheckpoint, "is a directory; no inputs can be read")
+    refused(tmp_path, UnreadableCheckpoint, "a folder without images; no file in it ends in .bmp")
 
 
 def test_a_text_file_and_a_lone_tensor_are_refused(tmp_path: Path) -> None:

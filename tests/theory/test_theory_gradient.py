@@ -162,6 +162,16 @@ def test_ratios_of_a_trained_network_multiply_to_the_total(real: tuple[GradientR
     assert len(result.norms) == len(result.blocks) + 1 == len(found) + 1
 
 
+def test_telescoping_residual_of_a_trained_network_is_rounding(
+    real: tuple[GradientResult, list[Crossing], float],
+) -> None:
+    result, found, rel = real
+    assert result.telescoping_residual is not None
+    assert result.telescoping_residual < rel
+    norms = [*(pooled(crossing.fork) for crossing in found), pooled(found[-1].output)]
+    assert result.telescoping_residual == pytest.approx(abs(result.norms[0] / norms[0] - 1.0), abs=rel)
+
+
 def test_medians_and_c_hat_leave_transition_blocks_out(real: tuple[GradientResult, list[Crossing], float]) -> None:
     result, found, rel = real
     places = [index for index, crossing in enumerate(found) if crossing.fork.shape != crossing.output.shape]
@@ -235,6 +245,34 @@ def test_ratios_multiply_to_the_total_with_what_lies_between_blocks(net: SmallNe
     total = math.prod(value(row, "ratio") for row in result.blocks)
     assert total == pytest.approx(result.norms[0] / result.norms[-1], rel=EXACT)
     assert len(result.norms) == len(result.blocks) + 1
+
+
+@each_small
+def test_telescoping_residual_is_rounding_and_shows_a_wrong_ratio(
+    net: SmallNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a gradient that owes nothing to the ratios: one row off by a tenth is seen as such."""
+    subject = subject_of(net, objective="random")
+    result = gradient.analyse(subject)
+    assert result.telescoping_residual is not None
+    assert result.telescoping_residual < EXACT
+    exact = gradient._row
+
+    def off(*arguments: object) -> GradientBlock:
+        row = exact(*arguments)
+        return replace(row, ratio=1.1 * value(row, "ratio")) if row.name == result.blocks[-1].name else row
+
+    monkeypatch.setattr(gradient, "_row", off)
+    assert gradient.analyse(subject).telescoping_residual == pytest.approx(0.1, rel=1e-9)
+
+
+def test_telescoping_residual_looks_at_the_network_and_not_at_its_own_backward_pass() -> None:
+    """An adjoint that is wrong everywhere alike still telescopes with itself, and not with autograd."""
+    subject = subject_of(SMALL["post-pad"], objective="random")
+    passages = subject.passages
+    first = replace(passages[0], fork=1.25 * passages[0].fork)
+    subject.passages = (first, *passages[1:])
+    assert gradient.analyse(subject).telescoping_residual == pytest.approx(0.25, rel=1e-9)
 
 
 def test_what_lies_between_blocks_has_the_ratio_of_its_own_boundaries() -> None:
@@ -484,6 +522,7 @@ def test_a_gradient_of_zero_has_no_ratio_at_all() -> None:
     assert set(result.norms) == {0.0}
     assert all(row.ratio is row.p50 is row.cosine is row.mask_factor is None for row in result.blocks)
     assert result.ratio_median is result.c_hat is result.ratio_worst is result.ratio_product is None
+    assert result.telescoping_residual is None
     assert all(row.upper is not None for row in result.blocks)
 
 

@@ -88,11 +88,19 @@ def _summary(result: GradientResult) -> list[Part]:
     )
     if others:
         parts.append(Line(others))
+    if result.telescoping_residual is not None:
+        parts.append(
+            Line(
+                "telescoping: the product gives the norm of torch's own gradient at the first block within "
+                f"{result.telescoping_residual:.1e}"
+            )
+        )
     parts += inputs_lines(result.objective, result.inputs)
     parts.append(
         Line(
             "ratio: gradient norm at the input over that at the output of a block; exact on these inputs, an estimate "
-            "for others; at most, within: certified from the weights; random: with a random cotangent",
+            "for others; at most, within: certified, loose (for every input, from the weights alone); random: with a "
+            "random cotangent",
             "dim",
         )
     )
