@@ -7,151 +7,140 @@ Symbols  c_k  the part of the gradient at the first block's input that passed ex
 Shares   norm ||c_k|| / sum ||c_j||,  energy ||c_k||^2 / sum ||c_j||^2,  projection <c_k, g> / ||g||^2 (additive,
          signed); all pooled over samples by sums of squares
 Reads    depth_mean is the effective depth; cancellation ||g|| / sum ||c_k|| is 1 where paths do not interfere.
-Status   exact; identity_residual ||sum c_k - g|| / ||g|| compares with the gradient of torch's autograd.
+Status   exact; identity_residual ||sum c_k - g|| / ||g|| compares with the gradient of torch's autograd. `incoherent`
+         and `veit` are estimates from random draws, `predicted` and `spin_glass` come from the weights alone.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from resnet_audit.errors import NonFinite
-from resnet_audit.graph.backward import propagate
-from resnet_audit.graph.ir import is_weight
-from resnet_audit.measure.passes import autograd_gradient
+from resnet_audit.errors import UsageError
+from resnet_audit.measure.decomposition import decompose
+from resnet_audit.measure.dual import dual_moments
+from resnet_audit.measure.shares import mean, quantile
 from resnet_audit.results import Distribution, EnsembleBlock, EnsembleResult, Note
+from resnet_audit.theory import spin_glass
+from resnet_audit.theory.path_prediction import gains_of, predict
+from resnet_audit.theory.path_statistics import incoherent, veit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-    from torch import Tensor
+    from collections.abc import Iterator, Sequence
 
     from resnet_audit.measure import Subject
-
-CHUNK_BYTES = 16 << 20
-"""Size of the largest cotangent held at once, about what caches hold; samples are independent, so any split will do."""
+    from resnet_audit.measure.decomposition import Moments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moments:
-    """Sums over samples, in float64, of the parts c_k: ||c_k||^2, <c_k, sum_j c_j>, and of the whole."""
+class Measured:
+    """What the backward pass gives: with the parts of every depth, or (fast) with the projections' moments alone."""
 
-    squares: NDArray[np.float64]
-    products: NDArray[np.float64]
-    total_square: float
-    residual_square: float
-    reference_square: float
+    identity_residual: float = 0.0
+    distribution: Distribution | None = None
+    projection_mean: float | None = None
+    projection_sd: float | None = None
+    cancellation: float | None = None
+    missing_mass: float | None = None
 
 
 def analyse(subject: Subject) -> EnsembleResult:
-    """The depth distribution in the subject's unit. Raises NotRunnable, NonFinite, NoRule."""
+    """The depth distribution in the subject's unit. Raises UsageError, NotRunnable, NonFinite, NoRule."""
+    settings, notes = subject.settings, list(subject.notes)
+    if (complaint := settings.complaint()) is not None:
+        raise UsageError(complaint)
     subject.graph.require_runnable()
-    moments = decompose(subject)
-    norms = np.sqrt(moments.squares)
-    shares = _shares(moments)
-    depths = np.arange(len(norms))
-    notes = () if shares else (Note(code="no_gradient", message="the gradient is zero, so it has no distribution"),)
-    total = float(np.sqrt(moments.total_square))
+    energies: Sequence[float] = ()
+    if settings.fast:
+        measured = _fast(subject, notes)
+    else:
+        moments = decompose(subject, settings.max_depth)
+        measured = _by_depth(moments, settings.max_depth, notes)
+        energies = moments.squares.tolist()
+    gains = gains_of(subject, notes)
+    norm = measured.distribution.norm if measured.distribution else None
     return EnsembleResult(
-        unit=subject.settings.unit,
-        objective=subject.settings.objective,
+        unit=settings.unit,
+        objective=settings.objective,
         inputs=subject.recording.inputs,
-        identity_residual=float(np.sqrt(moments.residual_square / moments.reference_square)) if shares else 0.0,
-        distribution=shares,
-        depth_mean=float(depths @ shares.norm) if shares else None,
-        depth_mode=int(np.argmax(shares.norm)) if shares else None,
-        depth_p05=_quantile(shares.norm, 0.05) if shares else None,
-        depth_p95=_quantile(shares.norm, 0.95) if shares else None,
-        projection_mean=float(depths @ shares.projection) if shares else None,
-        cancellation=total / float(norms.sum()) if shares else None,
+        identity_residual=measured.identity_residual,
+        distribution=measured.distribution,
+        depth_mean=mean(norm) if norm else None,
+        depth_mode=int(np.argmax(norm)) if norm else None,
+        depth_p05=quantile(norm, 0.05) if norm else None,
+        depth_p95=quantile(norm, 0.95) if norm else None,
+        projection_mean=measured.projection_mean,
+        projection_sd=measured.projection_sd,
+        cancellation=measured.cancellation,
+        incoherent=incoherent(subject, energies, notes) if settings.veit else None,
+        veit=veit(subject, notes) if settings.veit else None,
+        missing_mass=measured.missing_mass,
+        predicted=predict(subject, gains, notes),
+        spin_glass=spin_glass.of_gains(gains),
         blocks=tuple(_gains(subject)),
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
-def decompose(subject: Subject) -> Moments:
-    """The exact parts of the gradient at the first block's input, as moments: one polynomial backward pass."""
-    graph, recording = subject.graph, subject.recording
-    reference = autograd_gradient(graph, recording, subject.cotangent)
-    edges = _counted_edges(subject)
-    found: Moments | None = None
-    for rows in _chunks(subject, len(edges) + 1):
-        saved = recording.saved
-        if graph.batch is None:
-            saved = {name: tuple(part[rows] for part in kept) for name, kept in saved.items()}
-        seed = (graph.output, subject.cotangent[rows])
-        parts = propagate(subject.folded, saved, seed, stop=subject.start, times_z=edges)
-        moments = _moments(parts.coefficients, parts.low, reference[rows])
-        found = moments if found is None else _plus(found, moments)
-        subject.progress("path depths", rows.stop, recording.inputs.n)
-    if found is None:
-        raise ValueError("no samples to measure on")
-    if not np.isfinite([*found.squares, found.total_square, found.reference_square]).all():
-        raise NonFinite(f"the gradient overflows {subject.settings.dtype}; --dtype float64 reaches further")
-    return found
-
-
-def _counted_edges(subject: Subject) -> frozenset[tuple[str, int]]:
-    """The edges that multiply by z: into a join from its branch, or out of a weight layer."""
-    if subject.settings.unit == "layers":
-        return frozenset((node.name, 0) for node in subject.folded if is_weight(node))
-    return frozenset(edge for block in subject.blocks for edge in block.branch_edges)
-
-
-def _chunks(subject: Subject, terms: int) -> Iterator[slice]:
-    """Slices of the samples, small enough for the largest map to be held `terms` times."""
-    largest = max(int(np.prod(shape)) for shape in subject.shapes.values())
-    size = max(1, CHUNK_BYTES // (terms * largest * subject.recording.value.element_size()))
-    n = subject.recording.inputs.n
-    if subject.graph.batch is not None:
-        size = n  # a graph of a fixed batch may fold samples into other axes: only the whole batch passes
-    for start in range(0, n, size):
-        yield slice(start, min(n, start + size))
-
-
-def _moments(coefficients: Tensor, low: int, reference: Tensor) -> Moments:
-    total = torch.zeros_like(reference, dtype=torch.float64)
-    for part in coefficients:
-        total += part
-    squares = [0.0] * low + [float(part.double().square().sum()) for part in coefficients]
-    products = [0.0] * low + [float((part.double() * total).sum()) for part in coefficients]
-    return Moments(
-        squares=np.array(squares),
-        products=np.array(products),
-        total_square=float(total.square().sum()),
-        residual_square=float((total - reference.double()).square().sum()),
-        reference_square=float(reference.double().square().sum()),
-    )
-
-
-def _plus(a: Moments, b: Moments) -> Moments:
-    return Moments(
-        squares=a.squares + b.squares,
-        products=a.products + b.products,
-        total_square=a.total_square + b.total_square,
-        residual_square=a.residual_square + b.residual_square,
-        reference_square=a.reference_square + b.reference_square,
-    )
-
-
-def _shares(moments: Moments) -> Distribution | None:
+def _by_depth(moments: Moments, limit: int | None, notes: list[Note]) -> Measured:
     norms = np.sqrt(moments.squares)
     if not norms.sum() > 0.0 or not moments.total_square > 0.0:
-        return None
-    return Distribution(
-        norm=tuple((norms / norms.sum()).tolist()),
-        energy=tuple((moments.squares / moments.squares.sum()).tolist()),
-        projection=tuple((moments.products / moments.total_square).tolist()),
+        notes.append(_no_gradient())
+        return Measured()
+    kept = slice(0, None if limit is None else limit + 1)
+    missing = None if limit is None else float(norms[limit + 1 :].sum() / np.sqrt(moments.total_square))
+    projection = (moments.products / moments.total_square)[kept]
+    whole = len(projection) == len(norms)
+    residual = float(np.sqrt(moments.residual_square / moments.reference_square))
+    if not whole:
+        message = f"only depths up to {limit}: shares, means and quantiles leave out what missing_mass says"
+        notes.append(Note(code="truncated", message=message))
+    if not norms[kept].sum() > 0.0:
+        notes.append(Note(code="no_gradient", message=f"no gradient passes paths of depth up to {limit}"))
+        return Measured(identity_residual=residual, missing_mass=missing)
+    depths = np.arange(len(projection))
+    first, second = float(depths @ projection), float(depths**2 @ projection)
+    return Measured(
+        identity_residual=residual,
+        distribution=Distribution(
+            norm=tuple((norms[kept] / norms[kept].sum()).tolist()),
+            energy=tuple((moments.squares[kept] / moments.squares[kept].sum()).tolist()),
+            projection=tuple(projection.tolist()),
+        ),
+        # Truncated projections do not add to 1: their moments would be those of nothing.
+        projection_mean=first if whole else None,
+        projection_sd=_deviation(first, second) if whole else None,
+        cancellation=float(np.sqrt(moments.total_square) / norms.sum()) if whole else None,
+        missing_mass=missing,
     )
 
 
-def _quantile(shares: tuple[float, ...], level: float) -> int:
-    """The smallest depth up to which at least `level` of the shares lie."""
-    return int(np.argmax(np.cumsum(shares) >= level - 1e-12))
+def _fast(subject: Subject, notes: list[Note]) -> Measured:
+    moments = dual_moments(subject)
+    if not moments.total_square > 0.0:
+        notes.append(_no_gradient())
+        return Measured()
+    message = "--fast: mean and spread of the projections alone; shares by depth need the run without it"
+    notes.append(Note(code="fast", message=message))
+    first, second = moments.first / moments.total_square, moments.second / moments.total_square
+    return Measured(
+        identity_residual=math.sqrt(moments.residual_square / moments.reference_square),
+        projection_mean=first,
+        projection_sd=_deviation(first, second + first),
+    )
+
+
+def _no_gradient() -> Note:
+    return Note(code="no_gradient", message="the gradient is zero, so it has no distribution")
+
+
+def _deviation(first: float, second: float) -> float | None:
+    """The standard deviation by the first two moments; None where negative shares leave none."""
+    variance = second - first**2
+    return math.sqrt(variance) if variance >= 0.0 else None
 
 
 def _gains(subject: Subject) -> Iterator[EnsembleBlock]:

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_audit.errors import NoRule
-from resnet_audit.graph.backward import Polynomial, add, propagate
+from resnet_audit.graph.backward import Polynomial, add, propagate, times_z
 from resnet_audit.graph.fold import fold_norms
 from resnet_audit.graph.ir import Scale, is_weight
 
@@ -42,7 +42,9 @@ def layer_edges(nodes):
 def coefficients(nodes, images, cotangent, edges, stop=None, visit=None):
     """Coefficient of z^k of the cotangent at `stop` (default: the input), by k, as one tensor from k = 0."""
     _, saved = recorded(nodes, images)
-    parts = propagate(nodes, saved, (nodes[-1].name, cotangent), stop=stop or nodes[0].name, times_z=edges, visit=visit)
+    parts = propagate(
+        nodes, saved, (nodes[-1].name, cotangent), stop=stop or nodes[0].name, marks=times_z(edges), visit=visit
+    )
     return torch.cat([parts.coefficients.new_zeros(parts.low, *parts.coefficients.shape[1:]), parts.coefficients])
 
 
@@ -296,6 +298,7 @@ def test_an_operation_without_a_record_of_its_mask_stops_the_backward_pass():
         propagate(nodes.shaped, {}, ("r", normal(1, *nodes.size)), stop="x")
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4)), min_size=1, max_size=4))
 def test_adding_polynomials_adds_their_values_everywhere(terms):
     polynomials = [Polynomial(low, normal(count, 2, 3, seed=i)) for i, (low, count) in enumerate(terms)]

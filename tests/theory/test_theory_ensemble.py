@@ -1,4 +1,37 @@
-"""The depth distribution of the gradient against the enumeration of every path, and against autograd."""
+"""The depth distribution of the gradient against the enumeration of every path, and against autograd.
+
+Where the property tests of theory note `gradient-ensemble`, section D, are; * in test_theory_gradient.py,
+** in test_theory_ensemble_torch.py, + in test_theory_path_prediction.py, ++ in test_theory_spin_glass.py,
+# in test_theory_path_statistics.py:
+
+ 1  parts sum to the gradient         test_parts_of_a_trained_network_sum_to_its_gradient,
+                                      ** test_parts_sum_to_the_gradient_through_code_of_the_user
+ 2  enumeration of all paths          test_every_part_is_the_sum_over_all_paths_of_its_depth
+ 3  zero branches                     test_zero_branches_leave_all_shares_at_depth_zero,
+                                      * test_zero_branches_of_a_{preactivation,postactivation}_...
+ 4  shared linear and scalar branch   test_a_shared_linear_branch_gives_binomial_coefficients_times_its_powers,
+                                      test_a_scalar_branch_has_binomial_norm_shares,
+                                      # test_orthogonal_branches_of_equal_gain_are_binomial_in_incoherent_energy_alone
+ 5  chain                             test_a_chain_has_one_depth_which_in_layers_is_their_number
+ 6  invariances                       test_positive_rescaling_inside_branches_changes_no_share,
+                                      test_scaling_the_cotangent_changes_no_share,
+                                      test_scaling_the_logits_changes_shares_of_ce_alone,
+                                      test_parts_are_affine_in_the_scale_of_one_branch_with_fixed_masks
+ 7  evaluation at z by autograd       test_evaluation_at_z_is_the_backward_with_branches_scaled_by_z,
+                                      ** test_resnet20_at_z_is_the_backward_with_branches_scaled_by_hooks
+ 8  dual numbers, DFT                 # test_dual_numbers_give_the_moments_of_the_projections,
+                                      ** test_shares_of_a_trained_network_are_those_of_a_fourier_transform_by_hooks
+ 9  telescoping, nesting              * test_ratios_of_a_trained_network_multiply_to_the_total,
+                                      * test_ratio_lies_below_the_largest_singular_value_which_lies_below_upper,
+                                      * test_small_branches_certify_a_positive_lower_end_that_holds
+10  independence of samples           test_moments_of_a_batch_are_the_sums_of_those_of_its_samples,
+                                      test_the_order_of_samples_changes_no_share
+11  finite difference                 test_finite_difference_of_the_objective_is_the_product_with_the_summed_parts
+12  layers and blocks                 test_layers_are_twice_the_blocks_and_the_head_where_shortcuts_have_no_weights,
+                                      test_a_projection_adds_a_layer_to_the_paths_through_it
+13  closed forms                      ++ all of it, + test_the_law_is_the_convolution_of_its_factors
+14  adjoint of the padded shortcut    test_the_subsampling_and_padding_shortcut_is_passed_by_its_adjoint
+"""
 
 from __future__ import annotations
 
@@ -27,11 +60,13 @@ from gradient_oracles import (
 )
 
 from resnet_audit.checkpoint import load
-from resnet_audit.errors import AuditError
+from resnet_audit.errors import AuditError, UsageError
 from resnet_audit.graph import discover
-from resnet_audit.graph.backward import propagate
-from resnet_audit.measure import Subject
+from resnet_audit.graph.backward import propagate, times_z
+from resnet_audit.measure import Subject, decomposition
+from resnet_audit.measure.decomposition import counted_groups, decompose
 from resnet_audit.measure.inputs import Inputs
+from resnet_audit.measure.shares import quantile
 from resnet_audit.settings import Settings
 from resnet_audit.theory import ensemble, gradient
 
@@ -41,6 +76,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from resnet_audit.graph.backward import Edge, Mark
     from resnet_audit.results import Distribution, EnsembleResult
 
 EXACT = 1e-12
@@ -59,11 +95,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def counting(subject: Subject) -> dict[Edge, Mark]:
+    return times_z(edge for group in counted_groups(subject) for edge in group)
+
+
 def parts_of(subject: Subject) -> Tensor:
     """The coefficients c_k, k = 0, 1, ..., of the package, each (N, ...)."""
     seed = (subject.graph.output, subject.cotangent)
-    edges = ensemble._counted_edges(subject)
-    found = propagate(subject.folded, subject.recording.saved, seed, stop=subject.start, times_z=edges)
+    found = propagate(subject.folded, subject.recording.saved, seed, stop=subject.start, marks=counting(subject))
     return torch.cat([found.coefficients.new_zeros((found.low, *found.coefficients.shape[1:])), found.coefficients])
 
 
@@ -173,9 +212,8 @@ def test_the_subsampling_and_padding_shortcut_is_passed_by_its_adjoint(kind: str
     padded = torch.zeros_like(y)
     half = (y.shape[1] - x.shape[1]) // 2
     padded[:, half : half + x.shape[1]] = x[:, :, ::2, ::2]
-    edges = ensemble._counted_edges(subject)
     seed = (subject.blocks[0].output, y)
-    back = propagate(subject.folded, subject.recording.saved, seed, stop=subject.start, times_z=edges)
+    back = propagate(subject.folded, subject.recording.saved, seed, stop=subject.start, marks=counting(subject))
     assert float((back.coefficients[0] * x).sum()) == pytest.approx(float((padded * y).sum()), rel=EXACT)
     through = bare.branch(bare.blocks[0], x)
     assert float((back.coefficients[1] * x).sum()) == pytest.approx(float((through * y).sum()), rel=EXACT)
@@ -311,6 +349,18 @@ def test_scaling_the_cotangent_changes_no_share(net: SmallNet) -> None:
     assert one.cancellation == pytest.approx(two.cancellation, rel=EXACT)
 
 
+def test_scaling_the_logits_changes_shares_of_ce_alone() -> None:
+    """Three times the head: the logit's cotangent is three times as large, that of the cross-entropy another one."""
+    net = SMALL["post"]
+    larger = replace(net, head=3.0 * net.head)
+    logit, other = (ensemble.analyse(subject_of(each)) for each in (net, larger))
+    assert_same_distribution(logit, other)
+    ratios, scaled = ([row.ratio for row in gradient.analyse(subject_of(each)).blocks] for each in (net, larger))
+    assert scaled == pytest.approx(ratios, rel=EXACT)
+    ce, moved = (ensemble.analyse(subject_of(each, objective="ce")) for each in (net, larger))
+    assert abs(distribution(ce).norm[1] - distribution(moved).norm[1]) > 1e-4
+
+
 def test_parts_are_affine_in_the_scale_of_one_branch_with_fixed_masks() -> None:
     """With the backward of block 1 alone scaled by t, c_k(t) = c_k(0) + t (c_k(1) - c_k(0))."""
     net = SMALL["post"]
@@ -337,12 +387,12 @@ def test_the_order_of_samples_changes_no_share(kind: str, unit: str) -> None:
 @pytest.mark.parametrize("kind", ["post-project", "pre-pad"])
 def test_moments_of_a_batch_are_the_sums_of_those_of_its_samples(kind: str, unit: str) -> None:
     whole = subject_of(SMALL[kind], unit=unit, samples=4)
-    found = ensemble.decompose(whole)
+    found = decompose(whole)
     squares, products, total = np.zeros_like(found.squares), np.zeros_like(found.products), 0.0
     for image in whole.inputs.values:
         alone = subject_of(SMALL[kind], unit=unit)
         alone.inputs = Inputs(kind="gaussian", values=image[None])
-        one = ensemble.decompose(alone)
+        one = decompose(alone)
         squares, products, total = squares + one.squares, products + one.products, total + one.total_square
     assert found.squares.tolist() == pytest.approx(squares.tolist(), rel=EXACT)
     assert found.products.tolist() == pytest.approx(products.tolist(), rel=EXACT, abs=EXACT * total)
@@ -362,13 +412,63 @@ def test_chunks_of_any_size_give_the_same_shares(unit: str, size: int, monkeypat
     whole = ensemble.analyse(subject())
     assert [rows for rows, _ in done] == [7]
     done.clear()
-    monkeypatch.setattr(ensemble, "CHUNK_BYTES", size)
+    monkeypatch.setattr(decomposition, "CHUNK_BYTES", size)
     split = ensemble.analyse(subject())
     assert len(done) > 1
     assert done[-1] == (7, 7)
     assert all(before < after for (before, _), (after, _) in pairwise(done))
     assert_same_distribution(whole, split)
     assert split.identity_residual <= EXACT
+
+
+# truncation ---------------------------------------------------------------------------------------------------------
+
+
+@each_unit
+@pytest.mark.parametrize("kind", ["post-project", "pre-pad", "bare-relu"])
+def test_truncation_keeps_the_parts_and_measures_what_is_missing(kind: str, unit: str) -> None:
+    subject = subject_of(SMALL[kind], unit=unit, objective="random")
+    parts = parts_of(subject)
+    total = float(parts.sum(0).norm())
+    for limit in range(len(parts) + 2):
+        found = decompose(subject, limit)
+        kept = parts[: limit + 1].square().flatten(1).sum(1)
+        assert found.squares[: limit + 1].tolist() == pytest.approx(kept.tolist(), rel=EXACT, abs=EXACT)
+        result = ensemble.analyse(subject_of(SMALL[kind], unit=unit, objective="random", max_depth=limit))
+        missing = float(parts[limit + 1 :].sum(0).norm()) / total
+        assert result.missing_mass == pytest.approx(missing, rel=1e-10, abs=EXACT)
+        assert result.identity_residual <= EXACT
+        shares = shares_of(parts)["projection"][: limit + 1]
+        if result.distribution is not None:
+            assert list(result.distribution.projection) == pytest.approx(shares, abs=EXACT)
+            assert math.fsum(result.distribution.norm) == pytest.approx(1.0, rel=EXACT)
+        assert (result.projection_mean is None) == (limit + 1 < len(parts))
+        assert ("truncated" in [note.code for note in result.notes]) == (limit + 1 < len(parts))
+
+
+def test_a_limit_below_every_path_leaves_no_shares_and_all_mass_missing() -> None:
+    """Behind the first block's input every path passes the head: no path of depth 0 in layers."""
+    result = ensemble.analyse(subject_of(SMALL["post"], unit="layers", max_depth=0))
+    assert result.distribution is None
+    assert result.missing_mass == pytest.approx(1.0, rel=EXACT)
+    assert "no_gradient" in [note.code for note in result.notes]
+
+
+def test_truncation_of_resnet56_is_certified_by_its_missing_mass(checkpoints: Path) -> None:
+    whole, cut = (real_subject(checkpoints, "resnet56", samples=1, max_depth=depth) for depth in (None, 8))
+    full, part = ensemble.analyse(whole), ensemble.analyse(cut)
+    assert full.missing_mass is None
+    assert part.missing_mass is not None
+    assert 0.01 < part.missing_mass < 0.5
+    assert part.identity_residual <= 1e-5
+    shares = [share / math.fsum(distribution(full).norm[:9]) for share in distribution(full).norm[:9]]
+    assert list(distribution(part).norm) == pytest.approx(shares, rel=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"fast": True, "max_depth": 3}, {"max_depth": -1}])
+def test_a_depth_that_cuts_nothing_is_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="--max-depth"):
+        ensemble.analyse(subject_of(SMALL["post"], **settings))
 
 
 # statistics of a distribution ---------------------------------------------------------------------------------------
@@ -387,20 +487,20 @@ def test_chunks_of_any_size_give_the_same_shares(unit: str, size: int, monkeypat
     ],
 )
 def test_quantiles_are_the_first_depths_that_reach_their_level(shares: tuple[float, ...], p05: int, p95: int) -> None:
-    assert ensemble._quantile(shares, 0.05) == p05
-    assert ensemble._quantile(shares, 0.95) == p95
+    assert quantile(shares, 0.05) == p05
+    assert quantile(shares, 0.95) == p95
 
 
 def test_mode_and_means_of_a_distribution_made_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms 1, 4, 2, 1 and projections 1/8, 3/2, -1/2, -1/8 of the square 8."""
-    moments = ensemble.Moments(
+    moments = decomposition.Moments(
         squares=np.array([1.0, 16.0, 4.0, 1.0]),
         products=np.array([1.0, 12.0, -4.0, -1.0]),
         total_square=8.0,
         residual_square=2.0,
         reference_square=50.0,
     )
-    monkeypatch.setattr(ensemble, "decompose", lambda _: moments)
+    monkeypatch.setattr(ensemble, "decompose", lambda *_: moments)
     result = ensemble.analyse(subject_of(SMALL["post"]))
     assert_same_shares(
         distribution(result),
