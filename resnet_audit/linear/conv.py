@@ -114,16 +114,24 @@ def checked_kernel(weight: Tensor, groups: int) -> Tensor:
 def finite(weight: Tensor) -> Tensor:
     """The weight in float64. Raises ValueError if an entry is NaN or infinite: no norm is defined then."""
     values = weight.detach().to(device="cpu", dtype=torch.float64)
-    bad = int((~values.isfinite()).sum())
-    if bad:
+    if not math.isfinite(_largest(values)):
+        bad = int((~values.isfinite()).sum())
         raise ValueError(f"{bad} of {values.numel()} weights are NaN or infinite, so norms are not defined")
     return values
 
 
 def binary_scale(values: Tensor) -> float:
     """The power of two just above the largest entry, 1 if all are zero: dividing by it is exact and stops overflow."""
-    largest = float(values.abs().max())
+    largest = _largest(values)
     return math.ldexp(1.0, min(math.frexp(largest)[1], 1023)) if largest > 0 else 1.0
+
+
+def _largest(values: Tensor) -> float:
+    """The largest absolute value, without a copy of the tensor; not finite if an entry is not."""
+    if not values.numel():
+        return 0.0
+    low, high = (float(end) for end in values.aminmax())
+    return low if math.isnan(low) else max(-low, high)
 
 
 def _round_up(n: int, multiple: int) -> int:

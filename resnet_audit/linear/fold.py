@@ -34,7 +34,9 @@ def fold_batch_norm(  # noqa: PLR0913 - a batch normalisation is five numbers a 
         raise ValueError("a running variance plus eps is not positive; the batch normalisation cannot be folded")
     gain = _vector(gamma, channels, "gamma", 1.0) / spread.sqrt()
     centred = _vector(bias, channels, "bias", 0.0) - _vector(mean, channels, "mean", 0.0)
-    folded = weight.detach().to(device="cpu", dtype=torch.float64) * gain.reshape(-1, *[1] * (weight.dim() - 1))
+    # One copy in place: all folded weights of a network are held at once.
+    folded = weight.detach().to(device="cpu", dtype=torch.float64, copy=True)
+    folded *= gain.reshape(-1, *[1] * (weight.dim() - 1))
     return folded, _vector(beta, channels, "beta", 0.0) + centred * gain
 
 

@@ -4,6 +4,7 @@ Source     theory note `spectrum`, 4; definitions as in the JSON contract.
 Formula    rms = ||T||_F / sqrt(N);  stable rank = ||T||_F^2 / sigma_max^2 / N;
            effective rank = exp(H(p)) / N, p_i = sigma_i^2 / ||T||_F^2, H(p) = -sum p_i ln p_i  (Roy, Vetterli 2007)
            rank = number of sigma_i > max(block shape) eps sigma_max;  near_one = share of sigma_i in [0.9, 1.1]
+           mean deviation = mean of |sigma_i - 1|
 Symbols    sigma_i  singular values, N  their number, T  the operator, eps  2^-52
 Guarantee  exact functions of the values given. The rank is numerical: numpy's tolerance, for one frequency block.
 """
@@ -50,6 +51,7 @@ def spectrum_numbers(values: Tensor, *, sigma_upper: float, block_shape: tuple[i
         stable_rank=energy / count if energy > 0 else None,
         effective_rank=math.exp(float(torch.special.entr(relative / energy).sum())) / count if energy > 0 else None,
         near_one=int(((ordered >= 0.9) & (ordered <= 1.1)).sum()) / count,
+        mean_deviation=float((ordered - 1.0).abs().mean()),
         quantiles=_quantiles(ordered),
         histogram=_histogram(ordered),
     )

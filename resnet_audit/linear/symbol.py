@@ -21,13 +21,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from resnet_audit.linear.frequencies import Frequencies, frequencies_of, in_parts
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from resnet_audit.linear.conv import Pair
-
-CHUNK_BYTES = 64 << 20
-"""Largest batch of blocks in complex128, so that memory does not grow with the image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,47 +32,69 @@ class Symbol:
     """Frequencies, and what gives the block at each.
 
     taps: by non-empty phase, its kernels (taps, groups, c_out / groups, c_in / groups) and their lags (taps, 2);
-    sides: the grid of distinct frequencies; points: the kept half of it, (F, 2); counts: (F,), how often each occurs
-    among the m1 m2 frequencies of the operator; absent: zero singular values per group and frequency from empty phases.
+    absent: zero singular values per group and frequency from empty phases.
     """
 
     taps: tuple[tuple[Tensor, Tensor], ...]
-    sides: Pair
-    points: Tensor
-    counts: Tensor
+    frequencies: Frequencies
     absent: int
 
-    def blocks(self, points: Tensor, dtype: torch.dtype) -> Tensor:
-        """The blocks at `points`, (F, groups, c_out / groups, phases c_in / groups): complex, of real type `dtype`.
+    @property
+    def sides(self) -> Pair:
+        """The grid of distinct frequencies."""
+        return self.frequencies.sides
 
-        Real if there is only the frequency zero.
+    @property
+    def points(self) -> Tensor:
+        """The kept half of the frequencies, (F, 2)."""
+        return self.frequencies.points
+
+    @property
+    def counts(self) -> Tensor:
+        """How often each of `points` occurs, (F,)."""
+        return self.frequencies.counts
+
+    @property
+    def groups(self) -> int:
+        """Number of groups."""
+        return self.taps[0][0].shape[1]
+
+    @property
+    def rows(self) -> int:
+        """Rows of a block, c_out / groups."""
+        return self.taps[0][0].shape[2]
+
+    @property
+    def smaller(self) -> int:
+        """The smaller side of a block: the number of singular values that it can have."""
+        return min(self.rows, sum(kernels.shape[3] for kernels, _ in self.taps))
+
+    def blocks(self, points: Tensor) -> Tensor:
+        """The blocks at `points`, (F, groups, c_out / groups, phases c_in / groups): complex128.
+
+        float64 if there is only the frequency zero.
         """
+        if self.frequencies.single:
+            sums = [kernels if len(kernels) == 1 else kernels.sum(0, keepdim=True) for kernels, _ in self.taps]
+            return torch.cat(sums, dim=-1) if len(sums) > 1 else sums[0]
         rows = []
         for kernels, lags in self.taps:
-            angle = self._angle(points, lags)
-            flat = kernels.to(dtype).flatten(1)
-            real = angle.cos().to(dtype) @ flat
-            whole = real if self.sides == (1, 1) else torch.complex(real, angle.sin().to(dtype) @ flat)
+            angle = self.frequencies.angle(points, lags)
+            flat = kernels.flatten(1)
+            whole = torch.complex(angle.cos() @ flat, angle.sin() @ flat)
             rows.append(whole.reshape(len(points), *kernels.shape[1:]))
         return torch.cat(rows, dim=-1) if len(rows) > 1 else rows[0]
 
-    def chunks(self, points: Tensor) -> Iterator[slice]:
-        """Slices of `points` whose blocks fit the memory budget."""
-        entries = sum(kernels[0].numel() for kernels, _ in self.taps)
-        step = max(1, CHUNK_BYTES // (16 * entries))
-        for start in range(0, len(points), step):
-            yield slice(start, start + step)
-
-    def _angle(self, points: Tensor, lags: Tensor) -> Tensor:
-        """(F, taps): w . lag. Whole turns are taken off as integers: a large lag costs no digits."""
-        turns = torch.zeros(len(points), len(lags), dtype=torch.float64)
-        for axis, side in enumerate(self.sides):
-            turns += (points[:, axis, None] * lags[:, axis]).remainder(side).double() / side
-        return 2 * math.pi * turns
+    def parts(self) -> list[Tensor]:
+        """All frequencies in parts whose blocks fit the memory budget."""
+        return in_parts(self.points, sum(kernels[0].numel() for kernels, _ in self.taps))
 
 
-def symbol_of(kernel: Tensor, size: Pair, stride: Pair, groups: int, dilation: Pair) -> Symbol:
-    """The symbol on the torus `size`, a multiple of the stride. kernel: (c_out, c_in / groups, kh, kw), float64."""
+def symbol_of(kernel: Tensor, size: Pair, stride: Pair, groups: int, dilation: Pair, scale: float = 1.0) -> Symbol:
+    """The symbol of `kernel` / `scale` on the torus `size`, a multiple of the stride.
+
+    kernel: (c_out, c_in / groups, kh, kw), float64.
+    """
     axes = [_axis(kernel.shape[2 + i], size[i], stride[i], dilation[i]) for i in (0, 1)]
     (rows, row_lags, row_period), (columns, column_lags, column_period) = axes
     grouped = kernel.reshape(groups, -1, *kernel.shape[1:]).permute(3, 4, 0, 1, 2)
@@ -84,16 +103,13 @@ def symbol_of(kernel: Tensor, size: Pair, stride: Pair, groups: int, dilation: P
         for c in sorted(set(columns)):
             where = [(i, j) for i, p in enumerate(rows) if p == r for j, q in enumerate(columns) if q == c]
             i, j = torch.tensor(where).T
-            taps.append((grouped[i, j], torch.tensor([(row_lags[a], column_lags[b]) for a, b in where])))
+            taps.append((grouped[i, j].div_(scale), torch.tensor([(row_lags[a], column_lags[b]) for a, b in where])))
     grid = (size[0] // stride[0], size[1] // stride[1])
     sides = (grid[0] // row_period, grid[1] // column_period)
-    points, twice = _half_grid(sides)
     c_out, c_in = grouped.shape[3:]
     return Symbol(
         taps=tuple(taps),
-        sides=sides,
-        points=points,
-        counts=twice * row_period * column_period,
+        frequencies=frequencies_of(sides, row_period * column_period),
         absent=min(c_out, stride[0] * stride[1] * c_in) - min(c_out, len(taps) * c_in),
     )
 
@@ -106,13 +122,3 @@ def _axis(k: int, n: int, stride: int, dilation: int) -> tuple[list[int], list[i
     lags = [u // stride - origin[phase] for u, phase in zip(offsets, phases, strict=True)]
     period = math.gcd(n // stride, *lags)
     return phases, [lag // period for lag in lags], period
-
-
-def _half_grid(sides: Pair) -> tuple[Tensor, Tensor]:
-    """One of every {w, -w}, as (F, 2), and how many frequencies it stands for (1 where w = -w)."""
-    rows, columns = torch.meshgrid(torch.arange(sides[0]), torch.arange(sides[1]), indexing="ij")
-    index = rows * sides[1] + columns
-    mirror = (-rows % sides[0]) * sides[1] + (-columns % sides[1])
-    keep = index <= mirror
-    points = torch.stack([rows[keep], columns[keep]], dim=1)
-    return points, 1 + (index != mirror)[keep].long()

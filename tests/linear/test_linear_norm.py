@@ -121,7 +121,7 @@ def test_the_first_frequency_in_float32_is_decided_in_float64(monkeypatch: pytes
     geometry = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
     expected = float(conv_singular_values(weight, (9, 9))[0])
     assert conv_norm_upper(weight, size=(8, 8), **geometry) == pytest.approx(expected, rel=2e-12)
-    monkeypatch.setattr("resnet_audit.linear.symbol.CHUNK_BYTES", 1)
+    monkeypatch.setattr("resnet_audit.linear.frequencies.CHUNK_BYTES", 1)
     assert conv_norm_upper(weight, size=(8, 8), **geometry) == pytest.approx(expected, rel=2e-12)
 
 

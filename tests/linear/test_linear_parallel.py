@@ -26,6 +26,22 @@ def test_results_are_the_same_bits_for_any_number_of_threads() -> None:
     assert all(torch.equal(one, other) for one, other in zip(spectra, pooled, strict=True))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_many_parts_of_a_layer_are_the_same_bits_for_any_number_of_threads(
+    stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnet_audit.linear.frequencies.CHUNK_BYTES", 1 << 14)
+    job = kernel(16, 16, 3, 3)
+    found = []
+    for threads in (1, 2, 3):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        found.append(conv_singular_values(job, (12, 12), (stride, stride)))
+        torch.set_num_threads(before)
+        found += map_layers(lambda one: conv_singular_values(one, (12, 12), (stride, stride)), [job, job], threads)
+    assert all(torch.equal(one, found[0]) for one in found)
+
+
 def test_an_error_of_a_layer_reaches_the_caller() -> None:
     with pytest.raises(ValueError, match="NaN"):
         map_layers(upper, [JOBS[0], torch.full((2, 2, 3, 3), torch.nan)], 2)

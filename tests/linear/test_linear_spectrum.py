@@ -1,4 +1,26 @@
-"""All singular values of a circular convolution against dense operators, numpy and the identities of the theory."""
+"""All singular values of a circular convolution against dense operators, numpy and the identities of the theory.
+
+Theory note `spectrum`, 6, and the test that shows it (here, unless a file is named):
+
+property                                             test
+---------------------------------------------------  -------------------------------------------------------------------
+dense operator, 1e-12 of sigma_max                   values_are_those_of_the_dense_operator (named, any geometry)
+sum of squares = m1 m2 ||K||^2 without wrapping      squares_sum_to_the_kernel_energy_at_every_output
+number of values                                     there_are_as_many_values_as_the_smaller_side_of_every_block
+delta kernel, orthogonal 1x1                         a_delta_kernel_has_only_ones, an_orthogonal_1x1_has_only_ones
+Q K, Q orthogonal on the outputs                     an_orthogonal_mix_of_outputs_changes_nothing
+shift within the torus                               a_shift_of_the_kernel_changes_nothing
+flipped kernel with channels swapped                 the_adjoint_kernel_has_the_same_values
+groups, depthwise                                    groups_are_the_union_..., depthwise_is_the_modulus_...
+sigma(a K) = |a| sigma(K)                            scaling_the_kernel_scales_the_values
+zero padding interlaces                              zero_padding_interlaces_below_the_torus
+weights of the half grid                             half_of_the_grid_counts_every_frequency_once
+adjoint <Tx, y> = <x, T'y>; Lanczos <= true          test_linear_lanczos.py
+true <= certified bound                              test_linear_norm.py
+designed sigma down to 1e-10 trips the guard         a_designed_kernel_trips_the_guard_and_keeps_its_smallest_values
+strided 1x1 has its zeros                            a_strided_1x1_has_the_zeros_of_the_pixels_it_skips
+stride that does not divide the size                 a_stride_that_does_not_divide_the_size_is_refused
+"""
 
 from __future__ import annotations
 
@@ -10,10 +32,11 @@ from hypothesis import strategies as st
 from linear_oracles import Case, circular_cases, dense_circular, dense_zero, kernel, pairs
 from torch import Tensor
 
-from resnet_audit.linear import circular_grid, conv_singular_values, matrix_singular_values, torus_size
+from resnet_audit.linear import circular_grid, conv_singular_values, matrix_singular_values, spectrum, torus_size
 from resnet_audit.linear.symbol import symbol_of
 
 few = settings(max_examples=60, deadline=None)
+SVD_OF_BLOCKS = spectrum._values
 
 
 def values_of(case: Case) -> Tensor:
@@ -46,7 +69,30 @@ NAMED = {
     "depthwise": Case(weight=kernel(4, 1, 3, 3), size=(5, 4), groups=4),
     "depthwise, stride 2": Case(weight=kernel(4, 1, 3, 3), size=(6, 4), stride=(2, 2), groups=4),
     "one pixel": Case(weight=kernel(3, 2, 3, 3), size=(1, 1)),
+    # From here on blocks are large enough for eigenvalues of Gram matrices.
+    "16 channels": Case(weight=kernel(16, 16, 3, 3), size=(5, 6)),
+    "16 channels, one row": Case(weight=kernel(16, 16, 1, 3), size=(1, 7)),
+    "more outputs": Case(weight=kernel(24, 13, 3, 3), size=(4, 5)),
+    "more inputs": Case(weight=kernel(13, 24, 3, 3), size=(4, 5)),
+    "16 channels, stride 2": Case(weight=kernel(16, 12, 3, 3), size=(6, 6), stride=(2, 2)),
+    "more outputs than phases and inputs": Case(weight=kernel(60, 13, 3, 3), size=(4, 4), stride=(2, 2)),
+    "16 channels, unequal strides": Case(weight=kernel(16, 12, 3, 3), size=(6, 4), stride=(3, 1)),
+    "16 channels, even kernel": Case(weight=kernel(16, 14, 2, 4), size=(5, 6)),
+    "16 channels, even kernel, stride 2": Case(weight=kernel(16, 14, 4, 4), size=(6, 6), stride=(2, 2)),
+    "16 channels, dilation 2": Case(weight=kernel(16, 13, 3, 3), size=(7, 5), dilation=(2, 2)),
+    "16 channels, dilation 2, stride 2": Case(weight=kernel(16, 13, 3, 3), size=(6, 6), stride=(2, 2), dilation=(2, 2)),
+    "16 channels, dilation 3, stride 2": Case(weight=kernel(14, 13, 3, 3), size=(6, 4), stride=(2, 2), dilation=(3, 1)),
+    "16 channels, larger than the grid": Case(weight=kernel(16, 13, 5, 5), size=(3, 2)),
+    "16 channels, larger than the grid, stride 2": Case(weight=kernel(13, 13, 7, 5), size=(4, 2), stride=(2, 2)),
+    "two groups of 14": Case(weight=kernel(28, 13, 3, 3), size=(4, 3), groups=2),
+    "two groups of 14, stride 2": Case(weight=kernel(28, 13, 3, 3), size=(4, 4), stride=(2, 2), groups=2),
+    "16 channels, patches": Case(weight=kernel(48, 13, 2, 2), size=(6, 4), stride=(2, 2)),
+    "16 channels, 1x1 stride 2": Case(weight=kernel(20, 13, 1, 1), size=(4, 6), stride=(2, 2)),
 }
+
+
+def test_the_table_of_geometries_is_as_long_as_that_of_the_theory() -> None:
+    assert len(NAMED) >= 33
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -189,7 +235,7 @@ def test_zero_padding_interlaces_below_the_torus(case: Case, padding: tuple[int,
 
 def test_memory_chunks_do_not_change_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = conv_singular_values(kernel(4, 4, 3, 3), (6, 6))
-    monkeypatch.setattr("resnet_audit.linear.symbol.CHUNK_BYTES", 1)
+    monkeypatch.setattr("resnet_audit.linear.frequencies.CHUNK_BYTES", 1)
     assert_same(conv_singular_values(kernel(4, 4, 3, 3), (6, 6)), whole)
 
 
@@ -217,6 +263,48 @@ def test_a_designed_matrix_keeps_its_smallest_value() -> None:
     matrix = left @ designed.diag() @ right
     assert_same(matrix_singular_values(matrix), designed)
     assert_same(conv_singular_values(matrix[:, :, None, None], (2, 2)), designed.repeat_interleave(4))
+
+
+def designed_kernel(share: float) -> Case:
+    """16 channels on 8 x 8 with known values |a + b exp(i w)|, down to 1e-10 at w = pi for `share` of the channels.
+
+    K_0 = U diag(a) V', K_1 = U diag(b) V': A(w) = U diag(a + b exp(i w)) V', w along the columns only. With
+    b = (1 - e) a the values fall to e a at w = pi and are above a / 10 at all other frequencies of 8.
+    """
+    left, right = torch.linalg.qr(kernel(16, 16)).Q, torch.linalg.qr(kernel(16, 16, seed=1)).Q
+    top = torch.linspace(0.5, 1.0, 16, dtype=torch.float64)
+    depth = torch.zeros(16, dtype=torch.float64)
+    depth[: round(16 * share)] = 1 - torch.logspace(-4, -10, round(16 * share), dtype=torch.float64)
+    taps = [left @ (top * factor).diag() @ right for factor in (torch.ones_like(depth), depth)]
+    return Case(weight=torch.stack(taps, dim=-1)[:, :, None, :], size=(8, 8))
+
+
+@pytest.mark.parametrize("mostly_narrow", [False, True])
+def test_a_designed_kernel_trips_the_guard_and_keeps_its_smallest_values(
+    *, mostly_narrow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = designed_kernel(0.5)
+    monkeypatch.setattr("resnet_audit.linear.spectrum.NARROW_SHARE", -1.0 if mostly_narrow else 2.0)
+    seen = []
+    monkeypatch.setattr(
+        "resnet_audit.linear.spectrum._values", lambda blocks: seen.append(len(blocks)) or SVD_OF_BLOCKS(blocks)
+    )
+    values = values_of(case)
+    modulus = torch.polar(torch.ones(8, dtype=torch.float64), 2 * torch.pi / 8 * torch.arange(8, dtype=torch.float64))
+    left = torch.linalg.qr(kernel(16, 16)).Q
+    right = torch.linalg.qr(kernel(16, 16, seed=1)).Q
+    gains = torch.stack([(left.T @ case.weight[:, :, 0, tap] @ right.T).diag() for tap in (0, 1)])
+    expected = (gains[0] + modulus[:, None] * gains[1]).abs().flatten().repeat(8)
+    assert_same(values, expected.sort(descending=True).values)
+    assert float(values[-1]) < 1e-9
+    assert sum(seen) == (5 if mostly_narrow else 1)  # of the 5 kept columns of frequencies that with w = pi
+
+
+def test_without_the_guard_the_smallest_values_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = values_of(designed_kernel(0.5))
+    monkeypatch.setattr("resnet_audit.linear.spectrum._narrow", lambda squares: torch.zeros(len(squares)).bool())
+    wrong = values_of(designed_kernel(0.5))
+    assert float((wrong - right).abs().max()) > 1e-11
 
 
 @pytest.mark.parametrize("shape", [(10, 64), (64, 10), (1, 5), (5, 1)])
