@@ -17,10 +17,11 @@ from resnet_audit.errors import AuditError
 from resnet_audit.settings import Settings
 
 if TYPE_CHECKING:
-    from resnet_audit.api import bound, ensemble, gradient, spectrum
+    from resnet_audit.api import bound, ensemble, gradient, scaling, shortcut, spectrum
     from resnet_audit.checkpoint import Checkpoint, load
     from resnet_audit.graph import ResidualGraph, discover
-    from resnet_audit.linear import conv_norm_upper, conv_singular_values
+    from resnet_audit.linear import conv_norm_upper, conv_singular_values, procrustes
+    from resnet_audit.measure.rntk import rntk
 
 __all__ = [
     "AuditError",
@@ -34,6 +35,10 @@ __all__ = [
     "ensemble",
     "gradient",
     "load",
+    "procrustes",
+    "rntk",
+    "scaling",
+    "shortcut",
     "spectrum",
 ]
 
@@ -44,6 +49,8 @@ _HOMES = {
     "discover": "graph",
     "conv_norm_upper": "linear",
     "conv_singular_values": "linear",
+    "procrustes": "linear",
+    "rntk": "measure.rntk",
 }
 
 

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import traceback
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated
@@ -13,14 +14,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
+from resnet_audit import flags  # noqa: TC001 - typer reads the annotations when it builds the commands
 from resnet_audit.errors import AuditError, UsageError
 from resnet_audit.options import Common, Models, with_common
-from resnet_audit.settings import Objective, Preset, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from resnet_audit.report import Outcome
+    from resnet_audit.report.procrustes import Remedy
     from resnet_audit.results import Document
     from resnet_audit.settings import Settings
 
@@ -31,19 +33,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-LATER = ("--figure", "--workers", "--dask", "--resume", "--recalibrate", "--veit", "--reference")
-LATER_COMMANDS = ("shortcut", "scaling", "compare", "check", "procrustes", "explain")
+LATER = ("--figure", "--workers", "--dask", "--resume")
+LATER_COMMANDS = ("check",)
 """Promised flags and commands that this version does not have: it says so instead of guessing at a typing error."""
-
-N_TRAIN = Annotated[int | None, typer.Option("--n-train", min=1, help="Number of training examples.")]
-X_RMS = Annotated[float, typer.Option("--x-rms", help="Root mean square of one input entry.")]
-MARGIN = Annotated[float, typer.Option("--margin", help="Margin of the bound.")]
-EPSILON = Annotated[float | None, typer.Option("--epsilon", help="Resolution of the cover; default sqrt(N).")]
-DELTA = Annotated[float, typer.Option("--delta", help="Probability that the bound may fail.")]
-PRESET = Annotated[Preset, typer.Option("--preset", help="paper: constants as published.")]
-OBJECTIVE = Annotated[Objective, typer.Option("--objective", help="What the gradient is of.")]
-FAST = Annotated[bool, typer.Option("--fast", help="Extremes and norms only; of matrices an estimate from below.")]
-UNIT = Annotated[Unit, typer.Option("--unit", help="What depth counts.")]
 
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 - how typer calls it
@@ -72,40 +64,88 @@ def graph(*, models: Models = None, shared: Common) -> None:
 def bound(  # noqa: PLR0913 - one parameter a flag
     *,
     models: Models = None,
-    n_train: N_TRAIN = None,
-    x_rms: X_RMS = 1.0,
-    margin: MARGIN = 1.0,
-    epsilon: EPSILON = None,
-    delta: DELTA = 0.01,
-    preset: PRESET = "paper",
+    n_train: flags.N_TRAIN = None,
+    x_rms: flags.X_RMS = None,
+    margin: flags.MARGIN = 1.0,
+    epsilon: flags.EPSILON = None,
+    delta: flags.DELTA = 0.01,
+    preset: flags.PRESET = "paper",
+    reference: flags.REFERENCE = None,
     shared: Common,
 ) -> None:
     """Covering numbers, the margin bound, Lipschitz constant and path norm."""
     settings = replace(
-        shared.settings, n_train=n_train, x_rms=x_rms, margin=margin, epsilon=epsilon, delta=delta, preset=preset
+        shared.settings,
+        n_train=n_train,
+        x_rms=x_rms,
+        margin=margin,
+        epsilon=epsilon,
+        delta=delta,
+        preset=preset,
+        reference=reference,
     )
     _show("bound", models, ["bound"], shared, settings)
 
 
 @app.command()
 @with_common
-def spectrum(*, models: Models = None, fast: FAST = False, shared: Common) -> None:
-    """Singular values of every layer, and certified bounds of every residual block."""
+def spectrum(*, models: Models = None, fast: flags.FAST = False, shared: Common) -> None:
+    """Singular values of every layer, and what every residual block does to a signal."""
     _show("spectrum", models, ["spectrum"], shared, replace(shared.settings, fast=fast))
 
 
 @app.command()
 @with_common
-def gradient(*, models: Models = None, objective: OBJECTIVE = "logit", shared: Common) -> None:
+def gradient(
+    *,
+    models: Models = None,
+    objective: flags.OBJECTIVE = "logit",
+    recalibrate: flags.RECALIBRATE = False,
+    shared: Common,
+) -> None:
     """Gradient-norm ratio of every residual block."""
-    _show("gradient", models, ["gradient"], shared, replace(shared.settings, objective=objective))
+    settings = replace(shared.settings, objective=objective, recalibrate=recalibrate)
+    _show("gradient", models, ["gradient"], shared, settings)
 
 
 @app.command()
 @with_common
-def ensemble(*, models: Models = None, objective: OBJECTIVE = "logit", unit: UNIT = "blocks", shared: Common) -> None:
+def ensemble(  # noqa: PLR0913 - one parameter a flag
+    *,
+    models: Models = None,
+    objective: flags.OBJECTIVE = "logit",
+    unit: flags.UNIT = "blocks",
+    fast: flags.MEANS_ONLY = False,
+    veit: flags.VEIT = False,
+    max_depth: flags.MAX_DEPTH = None,
+    recalibrate: flags.RECALIBRATE = False,
+    shared: Common,
+) -> None:
     """Exact distribution of the gradient over path depth."""
-    _show("ensemble", models, ["ensemble"], shared, replace(shared.settings, objective=objective, unit=unit))
+    settings = replace(
+        shared.settings,
+        objective=objective,
+        unit=unit,
+        fast=fast,
+        veit=veit,
+        max_depth=max_depth,
+        recalibrate=recalibrate,
+    )
+    _show("ensemble", models, ["ensemble"], shared, settings)
+
+
+@app.command()
+@with_common
+def shortcut(*, models: Models = None, hessian: flags.HESSIAN = False, shared: Common) -> None:
+    """How many layers every shortcut bypasses, and the Hessian where all branches are zero."""
+    _show("shortcut", models, ["shortcut"], shared, replace(shared.settings, hessian=hessian))
+
+
+@app.command()
+@with_common
+def scaling(*, models: Models = None, method: flags.METHOD = "auto", shared: Common) -> None:
+    """How strong every branch is, the kernel that this predicts, and scales for a new run."""
+    _show("scaling", models, ["scaling"], shared, replace(shared.settings, method=method))
 
 
 @app.command()
@@ -118,6 +158,30 @@ def report(*, models: Models = None, shared: Common) -> None:
 
 
 @app.command()
+@with_common
+def compare(*, models: Models = None, figure: flags.FIGURE = None, shared: Common) -> None:
+    """A row a checkpoint in natural order, and how the numbers move along it."""
+    _show("compare", models, [], replace(shared, figure=figure))
+
+
+@app.command()
+@with_common
+def procrustes(
+    *,
+    models: Models = None,
+    output: flags.MODEL_OUT,
+    target: flags.TARGET = "auto",
+    iterations: flags.ITERATIONS = 30,
+    shared: Common,
+) -> None:
+    """Make transition layers norm-preserving and write the model; --blocks chooses other blocks."""
+    from resnet_audit.report.procrustes import Remedy, target_of  # noqa: PLC0415 - commands import what they need
+
+    remedy = Remedy(output=output, target=target_of(target), iterations=iterations)
+    _show("procrustes", models, ["procrustes"], shared, remedy=remedy)
+
+
+@app.command()
 def schema() -> None:
     """The JSON Schema of what every command prints with --format json."""
     from resnet_audit.report.schema import schema_text  # noqa: PLC0415 - commands import what they need
@@ -125,8 +189,27 @@ def schema() -> None:
     typer.echo(schema_text(), nl=False)
 
 
+@app.command()
+def explain(metric: flags.METRIC = None) -> None:
+    """What a number means: formula, unit, source, how to read it. Without METRIC: the list of all."""
+    from resnet_audit.explain import chapters, find  # noqa: PLC0415 - commands import what they need
+    from resnet_audit.render import console  # noqa: PLC0415 - as above
+    from resnet_audit.render.explain import render_found, render_list  # noqa: PLC0415 - as above
+
+    with _answering():
+        if metric is None:
+            render_list(chapters(), console(sys.stdout))
+        else:
+            render_found(find(metric), console(sys.stdout))
+
+
 def _show(
-    command: str, models: Sequence[str] | None, analyses: list[str], shared: Common, settings: Settings | None = None
+    command: str,
+    models: Sequence[str] | None,
+    analyses: list[str],
+    shared: Common,
+    settings: Settings | None = None,
+    remedy: Remedy | None = None,
 ) -> None:
     """Audit, print the document, print the failures, exit with 0 or 2."""
     from resnet_audit.checkpoint import expand  # noqa: PLC0415 - commands import what they need
@@ -137,14 +220,20 @@ def _show(
         if (complaint := settings.complaint()) is not None:
             raise UsageError(complaint)
         paths, notices = expand(list(models or ()))
+        if remedy is not None:
+            remedy.require(paths, settings)
+        if command == "compare":
+            paths, notices = _ready_to_compare(paths, notices, shared)
     except AuditError:
         if shared.format == "json":
             _write(empty(command, settings), shared)
         raise
     if not shared.quiet:
         _tell(notices)
-    outcome = _audit(paths, command, analyses, shared, settings)
+    outcome = _audit(paths, command, analyses, shared, settings, remedy)
     _write(outcome.document, shared)
+    if shared.figure is not None:
+        _draw(outcome.document, shared.figure)
     if shared.debug:
         typer.echo("".join(outcome.tracebacks), err=True, nl=False)
     _tell(outcome.failures)
@@ -152,13 +241,41 @@ def _show(
         raise typer.Exit(2)
 
 
-def _audit(paths: list[str], command: str, analyses: list[str], shared: Common, settings: Settings) -> Outcome:
+def _audit(
+    paths: list[str],
+    command: str,
+    analyses: list[str],
+    shared: Common,
+    settings: Settings,
+    remedy: Remedy | None,
+) -> Outcome:
     from resnet_audit.render import console  # noqa: PLC0415 - commands import what they need
     from resnet_audit.render.progress import reporting  # noqa: PLC0415 - as above
-    from resnet_audit.report import audit  # noqa: PLC0415 - as above
+    from resnet_audit.report import audit, compare_all  # noqa: PLC0415 - as above
 
     with reporting(console(sys.stderr), quiet=shared.quiet, verbose=shared.verbose) as progress:
-        return audit(paths, command, analyses, settings, progress=progress)
+        if command == "compare":
+            return compare_all(paths, settings, progress=progress)
+        return audit(paths, command, analyses, settings, progress=progress, analyse=remedy)
+
+
+def _ready_to_compare(paths: list[str], notices: list[str], shared: Common) -> tuple[list[str], list[str]]:
+    """The paths in order with all notices. Raises UsageError for too few, or a figure that cannot be drawn."""
+    from resnet_audit.render.figure import require_figure  # noqa: PLC0415 - commands import what they need
+    from resnet_audit.report.compare import in_order  # noqa: PLC0415 - as above
+
+    if shared.figure is not None:
+        require_figure(shared.figure)
+    ordered, more = in_order(paths)
+    return ordered, notices + more
+
+
+def _draw(document: Document, path: str) -> None:
+    """Write the figure of the document whole."""
+    from resnet_audit.render import write_whole  # noqa: PLC0415 - commands import what they need
+    from resnet_audit.render.figure import figure  # noqa: PLC0415 - as above
+
+    write_whole(path, figure(document, path))
 
 
 def _write(document: Document, shared: Common) -> None:
@@ -171,7 +288,7 @@ def _write(document: Document, shared: Common) -> None:
             render(document, console(text, wide=shared.wide))
         write_whole(shared.output, to_json(document) if shared.format == "json" else text.getvalue())
         return
-    try:
+    with _answering():
         if shared.format == "json":
             # JSON is UTF-8 whatever the terminal speaks.
             if isinstance(sys.stdout, io.TextIOWrapper):
@@ -179,6 +296,13 @@ def _write(document: Document, shared: Common) -> None:
             sys.stdout.write(to_json(document))
         else:
             render(document, console(sys.stdout, wide=shared.wide))
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Whatever is printed inside is the answer: a reader that leaves is no error, a full disk is one."""
+    try:
+        yield
         sys.stdout.flush()
     except BrokenPipeError:
         _close_stdout()

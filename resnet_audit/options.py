@@ -29,11 +29,12 @@ OUTPUT, PASSES, GRAPH, TALK = "Output", "Passes through the network", "The netwo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Common:
-    """What the shared flags say."""
+    """What the shared flags say. figure: the file of `--figure`, which only some commands have."""
 
     settings: Settings
     format: Format
     output: str | None
+    figure: str | None = None
     wide: bool
     quiet: bool
     verbose: bool
@@ -62,6 +63,15 @@ def _format(given: str | None, output: str | None) -> Format:
     if name not in {None, "table", "json"}:
         raise UsageError(f"--format {name} is none of table, json")
     return "json" if name == "json" else "table"
+
+
+def _no_device(name: str) -> str:
+    """Why a device other than the CPU cannot be used."""
+    import torch  # noqa: PLC0415 - slow to import, and only a refusal needs it here
+
+    if name.partition(":")[0] == "cuda" and not torch.cuda.is_available():
+        return f"--device {name}: torch sees no CUDA device on this machine; leave the flag out to use the CPU"
+    return f"--device {name}: this version computes on the CPU only; leave the flag out"
 
 
 def common(  # noqa: PLR0913 - one parameter a flag
@@ -109,12 +119,17 @@ def common(  # noqa: PLR0913 - one parameter a flag
         typer.Option(
             "--data",
             metavar="FILE",
-            help="inputs, and optional labels (.npz .npy .pt .safetensors).",
+            help="inputs, optional labels (.npz .npy .pt .safetensors); or a folder of images.",
             rich_help_panel=PASSES,
         ),
     ] = None,
     inputs: Annotated[
-        InputKind, typer.Option("--inputs", help="auto: data if given, else pink (1/f noise).", rich_help_panel=PASSES)
+        InputKind,
+        typer.Option(
+            "--inputs",
+            help="auto: data if given, else pink (1/f noise). matched: to the batch statistics.",
+            rich_help_panel=PASSES,
+        ),
     ] = "auto",
     samples: Annotated[
         int, typer.Option("--samples", min=1, help="Inputs to measure on.", rich_help_panel=PASSES)
@@ -134,12 +149,10 @@ def common(  # noqa: PLR0913 - one parameter a flag
     debug: Annotated[bool, typer.Option("--debug", help="Tracebacks.", rich_help_panel=TALK)] = False,
 ) -> Common:
     """The shared flags as one value. Raises UsageError where they contradict each other or this version."""
-    if inputs == "matched":
-        raise UsageError("--inputs matched is not in this version; use pink, gaussian or --data")
     if data is not None and inputs != "auto":
         raise UsageError(f"--data and --inputs {inputs} contradict each other; give one of them")
     if device != "cpu":
-        raise UsageError(f"--device {device} is not in this version; leave it at cpu")
+        raise UsageError(_no_device(device))
     settings = Settings(
         input_size=_size(input_size),
         key=key,
@@ -160,9 +173,13 @@ def common(  # noqa: PLR0913 - one parameter a flag
 
 
 def with_common(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the shared flags after its own; it receives them as one argument `shared`."""
+    """The command with the shared flags after its own; it receives them as one argument `shared`.
+
+    A flag of its own replaces the shared one of the same name, which then keeps its default.
+    """
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "shared"]
-    flags = list(inspect.signature(common, eval_str=True).parameters.values())
+    names = {p.name for p in own}
+    flags = [p for p in inspect.signature(common, eval_str=True).parameters.values() if p.name not in names]
 
     @wraps(command)
     def wrapper(**given: Any) -> None:  # noqa: ANN401 - typer has checked each against its own annotation

@@ -16,6 +16,7 @@ Objective = Literal["logit", "ce", "random"]
 Unit = Literal["blocks", "layers"]
 Preset = Literal["paper", "strict"]
 Precision = Literal["float32", "float64"]
+ScaleMethod = Literal["auto", "weights", "measured"]
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
@@ -42,23 +43,32 @@ class Settings:
     device: str = "cpu"
     threads: int | None = None
     objective: Objective = "logit"
+    recalibrate: bool = False
     unit: Unit = "blocks"
     fast: bool = False
+    veit: bool = False
+    max_depth: int | None = None
+    hessian: bool = False
+    # Branch scales.
+    method: ScaleMethod = "auto"
     # The margin bound.
     n_train: int | None = None
-    x_rms: float = 1.0
+    x_rms: float | None = None
     margin: float = 1.0
     epsilon: float | None = None
     delta: float = 0.01
     preset: Preset = "paper"
+    reference: str | None = None
 
     def complaint(self) -> str | None:
-        """Why no bound is defined for these settings, or not in this version; None if it is."""
-        if self.preset == "strict":
-            return "--preset strict is not in this version; the columns with biases are"
+        """Why these settings define nothing, or not in this version; None if they do."""
         for name, value in (("x-rms", self.x_rms), ("margin", self.margin), ("epsilon", self.epsilon)):
             if value is not None and not 0.0 < value < math.inf:
                 return f"--{name} {value} is not a positive number"
+        if self.recalibrate and self.data is None:
+            return "--recalibrate measures batch statistics on data; give it --data"
+        if self.max_depth is not None and (self.fast or self.max_depth < 0):
+            return f"--max-depth {self.max_depth} cuts nothing: it is negative, or --fast leaves it no parts to keep"
         return None if 0.0 < self.delta < 1.0 else f"--delta {self.delta} does not lie between 0 and 1"
 
     @property

@@ -79,6 +79,10 @@ def test_the_public_names_are_these_and_all_import() -> None:
         "ensemble",
         "gradient",
         "load",
+        "procrustes",
+        "rntk",
+        "scaling",
+        "shortcut",
         "spectrum",
     }
     assert set(resnet_audit.__all__) == expected

@@ -11,9 +11,6 @@ from resnet_audit.errors import UsageError
 
 from .texts import CHAPTERS, Chapter, Explanation, chapters
 
-PLANNED = ("scaling")
-"""Parts of the document that later versions have."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
@@ -98,9 +95,6 @@ def _differs(path: str, entry: Explanation) -> tuple[tuple[str, str], ...]:
 def _unknown(query: str, path: str) -> str:
     """One line: what is asked for, why it has no text, what to do."""
     todo = "`resnet-audit explain` lists all"
-    first = path.partition(".")[0]
-    if first in PLANNED:
-        return f"{query}: not in this version of resnet-audit; {todo}"
     near = _near(path)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     return f"{query}: no metric has this name; {meant}{todo}"

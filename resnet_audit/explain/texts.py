@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-ANALYSES = ("graph", "bound", "spectrum", "gradient", "ensemble", "shortcut", "procrustes")
+ANALYSES = ("graph", "bound", "spectrum", "gradient", "ensemble", "shortcut", "scaling", "procrustes")
 CHAPTERS = (*ANALYSES, "comparison")
 HEADER = ("meaning", "command", "sets")
 

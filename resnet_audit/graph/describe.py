@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from resnet_audit.checkpoint.programs import RUNS_CODE
-from resnet_audit.graph.ir import is_weight
+from resnet_audit.graph.ir import Norm, is_weight
 from resnet_audit.linear import nonfinite_entries
 from resnet_audit.results import BlockEntry, GraphResult, Note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
     from resnet_audit.checkpoint import Checkpoint
+    from resnet_audit.graph.blocks import Block
     from resnet_audit.graph.residual import ResidualGraph
 
 
@@ -33,6 +35,7 @@ def describe(checkpoint: Checkpoint, graph: ResidualGraph) -> GraphResult:
         notes.append(
             Note(code="dangerous_globals", message=f"the file names {names}; nothing of it was imported or run")
         )
+    scales = [_branch_gamma(graph, block) for block in graph.blocks]
     return GraphResult(
         source=graph.source,
         family=graph.family,
@@ -48,6 +51,7 @@ def describe(checkpoint: Checkpoint, graph: ResidualGraph) -> GraphResult:
         dangerous_globals=checkpoint.dangerous_globals,
         dangerous_globals_count=len(checkpoint.dangerous_globals),
         assumptions=graph.assumptions,
+        branch_gamma=_mean([scale for scale in scales if scale is not None]),
         blocks=tuple(
             BlockEntry(
                 name=block.name,
@@ -60,8 +64,9 @@ def describe(checkpoint: Checkpoint, graph: ResidualGraph) -> GraphResult:
                 input_shape=_shape(graph, block.fork),
                 output_shape=_shape(graph, block.join),
                 evidence=block.evidence,
+                branch_gamma=scale,
             )
-            for block in graph.blocks
+            for block, scale in zip(graph.blocks, scales, strict=True)
         ),
         notes=tuple(notes),
     )
@@ -70,6 +75,22 @@ def describe(checkpoint: Checkpoint, graph: ResidualGraph) -> GraphResult:
 def _shape(graph: ResidualGraph, name: str) -> tuple[int, ...] | None:
     """The shape of a node; None where the block has no nodes."""
     return graph.by_name[name].shape if name in graph.by_name else None
+
+
+def _branch_gamma(graph: ResidualGraph, block: Block) -> float | None:
+    """Mean |gamma| of the last batch normalisation inside the branch; None where none has a finite scale."""
+    inside = set(block.branch)
+    scales = [
+        node.op.weight
+        for node in graph.nodes
+        if node.name in inside and isinstance(node.op, Norm) and node.op.weight is not None
+    ]
+    mean = float(scales[-1].double().abs().mean()) if scales else math.nan
+    return mean if math.isfinite(mean) else None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
 
 
 def nonfinite_count(tensors: Iterable[Tensor]) -> int:

@@ -42,7 +42,7 @@ def record(graph: ResidualGraph, inputs: Inputs) -> Recording:
     # Channels innermost: convolutions of many small maps are then up to seven times faster (measured).
     values = inputs.values.to(memory_format=torch.channels_last) if inputs.values.ndim == 4 else inputs.values
     at_start = {graph.nodes[0].name: values}
-    mismatch: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor]] = []
 
     def visit(node: Node, read: list[Tensor], value: Tensor) -> None:
         kept = save(node.op, read)
@@ -51,11 +51,11 @@ def record(graph: ResidualGraph, inputs: Inputs) -> Recording:
         if node.name == start:
             at_start[start] = value
         if isinstance(node.op, Norm):
-            mismatch.append(_mismatch(node.op, read[0]))
+            found.append(mismatch(node.op, read[0]))
 
     with torch.no_grad():
         logits = run(graph.nodes, {graph.nodes[0].name: values}, graph.output, visit)
-    means, spreads = (torch.cat(column) for column in zip(*mismatch, strict=True)) if mismatch else (None, None)
+    means, spreads = (torch.cat(column) for column in zip(*found, strict=True)) if found else (None, None)
     used = InputsUsed(
         kind=inputs.kind,
         n=len(inputs.values),
@@ -65,8 +65,11 @@ def record(graph: ResidualGraph, inputs: Inputs) -> Recording:
     return Recording(start=start, value=at_start[start], logits=logits, saved=saved, inputs=used)
 
 
-def _mismatch(op: Norm, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Per channel |batch mean - running mean| / running sd and |ln(batch sd / running sd)|, dead channels by eps."""
+def mismatch(op: Norm, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Per channel |batch mean - running mean| / running sd and |ln(batch sd / running sd)|, dead channels by eps.
+
+    In float64, and differentiable with respect to `x`, the batch that reaches the normalisation.
+    """
     axes = [axis for axis in range(x.ndim) if axis != 1]
     var, mean = torch.var_mean(x.double(), dim=axes, correction=0)
     running = op.var.double() + op.eps

@@ -8,23 +8,29 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from resnet_audit.errors import NonFinite
+from resnet_audit.errors import NonFinite, NotCalibrated
 from resnet_audit.graph.fold import Folded, finite, fold_norms, gains
 from resnet_audit.graph.ir import Conv, Input, Linear, Node, Norm, consumers_of
 from resnet_audit.linear import conv_norm_upper, map_layers, matrix_norm_upper, one_library_thread
+from resnet_audit.measure.image_folder import assumption, is_folder
 from resnet_audit.measure.inputs import Inputs, make_inputs
 from resnet_audit.measure.lipschitz import log, log_lipschitz
+from resnet_audit.measure.matched import matched, require_matchable
 from resnet_audit.measure.passages import Passage, passages_of
 from resnet_audit.measure.passes import Recording, cotangent_at_logits, record
+from resnet_audit.measure.recalibrate import Recalibration, is_calibrated, recalibrated
+from resnet_audit.measure.reference import Reference, read_reference
+from resnet_audit.measure.training_data import TrainingData, read_training_data
 from resnet_audit.settings import Settings, no_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
     from resnet_audit.graph import ResidualGraph
     from resnet_audit.graph.blocks import Block
+    from resnet_audit.results import Note
     from resnet_audit.settings import Progress
 
 Value = TypeVar("Value")
@@ -47,9 +53,28 @@ class Subject:
     def __init__(
         self, graph: ResidualGraph, settings: Settings | None = None, progress: Progress = no_progress
     ) -> None:
-        self.graph = graph
+        self.found = graph
         self.settings = settings or Settings()
         self.progress = progress
+
+    @property
+    def graph(self) -> ResidualGraph:
+        """The graph as found or, where that was asked for, with the batch statistics of all the data."""
+        return self.found if self._recalibration is None else self._recalibration.graph
+
+    @cached_property
+    def _recalibration(self) -> Recalibration | None:
+        return recalibrated(self.found, self.settings, self.progress) if self.settings.recalibrate else None
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What a reader of measured numbers must know of the data behind them."""
+        path, found = self.settings.data, []
+        if path is not None and is_folder(path):
+            found.append(assumption(path, self.graph.input_size[0]))
+        if path is not None and self._recalibration is not None:
+            found.append(self._recalibration.note(path))
+        return tuple(found)
 
     @cached_property
     @one_library_thread()
@@ -164,9 +189,36 @@ class Subject:
     def inputs(self) -> Inputs:
         """The inputs of every measured number."""
         graph, settings = self.graph, self.settings
+        match = settings.inputs == "matched" and settings.data is None
+        if match:
+            require_matchable(graph)
         source = graph.nodes[0].op
         vocabulary = source.vocabulary if isinstance(source, Input) else None
-        return make_inputs(graph.input_size, replace(settings, samples=graph.batch or settings.samples), vocabulary)
+        made = make_inputs(graph.input_size, replace(settings, samples=graph.batch or settings.samples), vocabulary)
+        return matched(graph, made, self.progress) if match else made
+
+    @cached_property
+    def training_data(self) -> TrainingData | None:
+        """The norms and the margins of all the data, as the training set of a bound; None without `--data`."""
+        if self.settings.data is None:
+            return None
+        self.graph.require_runnable()
+        self._require_finite(self.graph.nodes)
+        return read_training_data(self.graph, self.settings, self.progress)
+
+    @property
+    def reference(self) -> Mapping[str, Node] | None:
+        """The folded weight nodes, and the norms left alone, to measure from, by name; None without `--reference`."""
+        return None if self._reference is None else self._reference.layers
+
+    @property
+    def reference_notes(self) -> tuple[Note, ...]:
+        """What a person should know of the file of the reference, its path in every message."""
+        return () if self._reference is None else self._reference.notes
+
+    @cached_property
+    def _reference(self) -> Reference | None:
+        return None if self.settings.reference is None else read_reference(self.graph, self.folded, self.settings)
 
     @cached_property
     def recording(self) -> Recording:
@@ -179,7 +231,12 @@ class Subject:
 
     @cached_property
     def cotangent(self) -> Tensor:
-        """The gradient of the objective with respect to the logits, (N, classes)."""
+        """The gradient of the objective with respect to the logits, (N, classes).
+
+        Raises NotCalibrated for a network whose normalisations have seen no batch: its gradient is not that of the
+        network in training.
+        """
+        self._require_calibrated()
         settings = self.settings
         return cotangent_at_logits(self.recording.logits, settings.objective, self.inputs.labels, settings.seed)
 
@@ -191,6 +248,14 @@ class Subject:
         for passage in passages:
             self._require_no_overflow(passage.fork.double().square().sum())
         return passages
+
+    def _require_calibrated(self) -> None:
+        if not is_calibrated(self.graph):
+            raise NotCalibrated(
+                "every batch normalisation holds mean 0 and variance 1, as before its first batch; a measured gradient "
+                "would be that of another network than the one in training; use gradient or ensemble with "
+                "--recalibrate --data"
+            )
 
     def _require_no_overflow(self, values: Tensor) -> None:
         if not bool(values.isfinite().all()):

@@ -23,6 +23,14 @@ FORMATS = {".svg": "svg", ".pdf": "pdf", ".png": "png"}
 METADATA: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 """What says when a file was made, left out: the same document gives the same bytes."""
 
+OWN_STYLE: Any = {
+    "svg.hashsalt": "resnet-audit",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
 PANELS = (
     (
         "spectral complexity, log10",
@@ -66,8 +74,7 @@ def figure(document: Document, path: str) -> bytes:
 
     kind = FORMATS[PurePath(path).suffix]
     target = io.BytesIO()
-    own = {"svg.hashsalt": "resnet-audit", "font.size": 8, "axes.titlesize": 8.5, "axes.spines.top": False}
-    with style.context("default", after_reset=True), rc_context(own | {"axes.spines.right": False}):
+    with style.context("default", after_reset=True), rc_context(OWN_STYLE):
         drawn = _drawn(comparison, document["checkpoints"])
         drawn.savefig(target, format=kind, dpi=150, metadata=METADATA[kind])
     return target.getvalue()

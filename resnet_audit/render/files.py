@@ -11,31 +11,32 @@ from resnet_audit.errors import AuditError
 PERMISSIONS = 0o666
 
 
-def write_whole(path: str, text: str) -> None:
-    """Put `text` where `path` leads, as UTF-8. A file that is there is replaced at once or stays as it is.
+def write_whole(path: str, content: str | bytes) -> None:
+    """Put `content` where `path` leads, text as UTF-8. A file that is there is replaced at once or stays as it is.
 
     Raises AuditError with a line that names the path; nothing is left behind then.
     """
     target = Path(os.path.realpath(path))
+    data = content.encode() if isinstance(content, str) else content
     try:
         if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8")  # a device or a pipe; a folder refuses
+            target.write_bytes(data)  # a device or a pipe; a folder refuses
         else:
-            _replace(target, text)
+            _replace(target, data)
     except OSError as error:
         reason = (error.strerror or "unwritable").lower()
         raise AuditError(f"{path}: {reason}; nothing was written; name a file in a folder that is there") from None
 
 
-def _replace(target: Path, text: str) -> None:
+def _replace(target: Path, data: bytes) -> None:
     """Write beside the target, then move there, with the permissions that a new file would have."""
     umask = os.umask(0)
     os.umask(umask)
     descriptor, name = tempfile.mkstemp(dir=target.parent)
     beside = Path(name)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
         beside.chmod(target.stat().st_mode if target.exists() else PERMISSIONS & ~umask)
         beside.replace(target)
     finally:

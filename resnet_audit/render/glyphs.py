@@ -84,6 +84,55 @@ def spark(shares: Sequence[float], *, merge: int = 1, ascii_only: bool = False) 
     return "".join(ramp[_steps(group if math.isfinite(group) else None, top, len(ramp) - 1)] for group in groups)
 
 
+def course_spark(values: Sequence[float | None], *, merge: int = 1, ascii_only: bool = False) -> str:
+    """One character for every `merge` values, their mean: from the lowest of all to the highest; none if all miss.
+
+    Means that are all the same lie in the middle.
+    """
+    ramp = ASCII_LEVELS if ascii_only else LEVELS
+    groups = [_mean(values[at : at + merge]) for at in range(0, len(values), merge)]
+    known = [group for group in groups if group is not None]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    top = len(ramp) - 1
+
+    def level(group: float | None) -> int:
+        if group is None:
+            return 0
+        return 1 + round((group - low) / (high - low) * (top - 1)) if high > low else len(ramp) // 2
+
+    return "".join(ramp[level(group)] for group in groups)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return math.fsum(known) / len(known) if known else None
+
+
+def ratio_spark(ratios: Sequence[float | None], *, merge: int = 1, ascii_only: bool = False) -> str:
+    """One character for every `merge` ratios, of the one farthest from 1, on a log2 axis from 1/2 to 2."""
+    ramp = ASCII_LEVELS if ascii_only else LEVELS
+    middle = len(ramp) // 2
+
+    def octaves(ratio: float | None) -> float:
+        if ratio is None or not ratio >= 0:
+            return math.nan
+        return math.log2(ratio) if 0 < ratio < math.inf else math.copysign(math.inf, ratio - 1.0)
+
+    def level(group: Sequence[float | None]) -> int:
+        known = [value for ratio in group if not math.isnan(value := octaves(ratio))]
+        if not known:
+            return 0
+        return middle + round((middle - 1) * max(-1.0, min(1.0, max(known, key=abs))))
+
+    return "".join(ramp[level(ratios[at : at + merge])] for at in range(0, len(ratios), merge))
+
+
+def ratio_marks(*, ascii_only: bool = False) -> tuple[str, str, str, str]:
+    """The characters of `ratio_spark` for 1/2, 1, 2 and no ratio."""
+    low, one, high = (ratio_spark([ratio], ascii_only=ascii_only) for ratio in (0.5, 1.0, 2.0))
+    return low, one, high, "blank" if ascii_only else ratio_spark([None])
+
+
 def rows_to_show(shares: Sequence[float], least: float) -> range:
     """The indices from the first to the last share of at least `least`; all of them if none is."""
     large = [index for index, share in enumerate(shares) if share >= least]

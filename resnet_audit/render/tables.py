@@ -13,6 +13,7 @@ from resnet_audit.results import Result
 
 from . import words
 from .analyses import parts_of
+from .analyses.comparison import comparison_parts
 from .console import ascii_only, encoding
 from .fit import Column, fit, lay_out
 from .parts import Line, Look, Part, Table
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from resnet_audit.results import CheckpointEntry, Document, GraphResult, Note
 
-ANALYSES = ("graph", "bound", "spectrum", "gradient", "ensemble")
+ANALYSES = ("graph", "bound", "spectrum", "gradient", "ensemble", "shortcut", "scaling", "procrustes")
 CAPTION = 76
 STYLES = {"plain": "", "strong": "bold", "dim": "dim", "warning": "yellow"}
 
@@ -31,6 +32,11 @@ def render(document: Document, console: Console) -> None:
     """Print every checkpoint that has anything to show; errors are the command line's to report."""
     look = Look(ascii_only=ascii_only(console), blocks=tuple(document["settings"]["blocks"]))
     command = document["command"]
+    if (comparison := document.get("comparison")) is not None:
+        title, parts = comparison_parts(comparison, document["checkpoints"], look)
+        _line(title, console)
+        _parts(parts, console)
+        return
     first = True
     for entry in document["checkpoints"]:
         asked = (command,) if command in ANALYSES else tuple(name for name in ANALYSES if name in entry)

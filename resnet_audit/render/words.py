@@ -64,6 +64,18 @@ def _exponent(value: float) -> str:
     return f"{value + 0.0:g}" if value == 0 or not math.isfinite(value) else f"{value:.2e}"
 
 
+def with_error(value: float, error: float, sign: str) -> str:
+    """`value` and its error with two digits of the latter, as `0.79 ± 0.16`."""
+    if error <= 1e-9 * abs(value):
+        error = 0.0  # rounding
+    if not error > 0 or not math.isfinite(value) or not math.isfinite(error):
+        return f"{number(value, 3)} {sign} {number(error, 2)}"
+    places = 1 - math.floor(math.log10(error))
+    if places > 5 or places < -3:
+        return f"{value:.1e} {sign} {error:.1e}"
+    return f"{value:.{max(0, places)}f} {sign} {error:.{max(0, places)}f}"
+
+
 def log10(value: float | None) -> str:
     """A log10 with two decimals, `-` if it is undefined."""
     return UNDEFINED if value is None else f"{value:.2f}"

@@ -16,6 +16,8 @@ ANALYSES = {
     "spectrum": "resnet_audit.theory.spectrum:analyse",
     "gradient": "resnet_audit.theory.gradient:analyse",
     "ensemble": "resnet_audit.theory.ensemble:analyse",
+    "shortcut": "resnet_audit.theory.shortcut:analyse",
+    "scaling": "resnet_audit.theory.scaling:analyse",
 }
 """What `report` runs, in this order; each is `analyse(subject) -> result`."""
 

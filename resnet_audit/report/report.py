@@ -15,11 +15,15 @@ from resnet_audit.results import SCHEMA_VERSION, CheckpointEntry, Document, Note
 from resnet_audit.settings import no_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from resnet_audit.checkpoint import Checkpoint
     from resnet_audit.measure import Subject
     from resnet_audit.results import GraphResult, Result
     from resnet_audit.settings import Progress, Settings
+
+    Analyse = Callable[[str, Subject, Checkpoint], Result]
+    """What an analysis by that name makes of a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +45,12 @@ def audit(
     settings: Settings,
     *,
     progress: Progress = no_progress,
+    analyse: Analyse | None = None,
 ) -> Outcome:
     """The document of `command` over all `paths`. A file that fails never takes the others with it.
 
-    With one analysis its absence is a failure; with several, only the absence of all.
+    With one analysis its absence is a failure; with several, only the absence of all. `analyse` stands in for the
+    registry.
     """
     torch = importlib.import_module("torch")
     torch.set_num_threads(settings.thread_count)
@@ -54,7 +60,7 @@ def audit(
     for path in paths:
         entry = _blank(path)
         try:
-            _fill(entry, analyses, settings, progress, failures)
+            _fill(entry, analyses, settings, progress, failures, analyse or registered)
         except Exception as error:  # noqa: BLE001 - any failure of one file is its own
             tracebacks.append("".join(traceback.format_exception(error)))
             line = _one_line(path, error)
@@ -82,17 +88,28 @@ def empty(command: str, settings: Settings) -> Document:
     )
 
 
+def registered(name: str, subject: Subject, checkpoint: Checkpoint) -> Result:
+    """The result of an analysis of the registry, which knows the graph alone."""
+    del checkpoint
+    return analysis(name)(subject)
+
+
 def _fill(
-    entry: CheckpointEntry, analyses: Sequence[str], settings: Settings, progress: Progress, failures: list[str]
+    entry: CheckpointEntry,
+    analyses: Sequence[str],
+    settings: Settings,
+    progress: Progress,
+    failures: list[str],
+    analyse: Analyse,
 ) -> None:
     """Audit one file into its entry. Raises whatever keeps the whole file from being audited."""
-    subject, graph, notes = _open(entry, settings, progress)
+    subject, checkpoint, graph, notes = _open(entry, settings, progress)
     entry["graph"] = graph
     kept = chosen_blocks(graph, settings.blocks)
     refusals: list[str] = []
     for name in analyses:
         try:
-            result = _hoisted(analysis(name)(subject), notes)
+            result = _hoisted(analyse(name, subject, checkpoint), notes)
             entry[name] = only(result, graph, kept)  # type: ignore[literal-required]  # the registry's names are keys
         except Unavailable as reason:
             entry[name] = None  # type: ignore[literal-required]  # as above
@@ -105,20 +122,22 @@ def _fill(
         failures.append(refusals[0])
 
 
-def _open(entry: CheckpointEntry, settings: Settings, progress: Progress) -> tuple[Subject, GraphResult, list[Note]]:
+def _open(
+    entry: CheckpointEntry, settings: Settings, progress: Progress
+) -> tuple[Subject, Checkpoint, GraphResult, list[Note]]:
     """Load the file and find its graph; what is known of it goes into the entry at once."""
     checkpoint = importlib.import_module("resnet_audit.checkpoint").load(entry["path"], settings.key)
     entry["sha256"], entry["format"] = checkpoint.sha256, checkpoint.format
     entry["parameters"] = checkpoint.parameters
     entry["notes"] = checkpoint.notes
     if settings.data is not None and settings.input_size is None:
-        data = importlib.import_module("resnet_audit.measure.inputs").read_data(settings.data)
-        settings = replace(settings, input_size=tuple(data["inputs"].shape[1:]))
+        size = importlib.import_module("resnet_audit.measure.inputs").data_size(settings.data)
+        settings = replace(settings, input_size=size)
     graph = importlib.import_module("resnet_audit.graph").discover(checkpoint, settings)
     notes = list(checkpoint.notes)
     described = _hoisted(importlib.import_module("resnet_audit.graph.describe").describe(checkpoint, graph), notes)
     subject = importlib.import_module("resnet_audit.measure").Subject(graph, settings, progress)
-    return subject, cast("GraphResult", described), notes
+    return subject, checkpoint, cast("GraphResult", described), notes
 
 
 def _hoisted(result: Result, notes: list[Note]) -> Result:

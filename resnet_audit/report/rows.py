@@ -7,7 +7,17 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, TypeVar
 
 from resnet_audit.errors import UsageError
-from resnet_audit.results import BoundResult, EnsembleResult, GradientResult, GraphResult, Result, SpectrumResult
+from resnet_audit.results import (
+    BoundResult,
+    EnsembleResult,
+    GradientResult,
+    GraphResult,
+    ProcrustesResult,
+    Result,
+    ScalingResult,
+    ShortcutResult,
+    SpectrumResult,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,18 +27,34 @@ if TYPE_CHECKING:
         BoundLayer,
         EnsembleBlock,
         GradientBlock,
+        ScalingBlock,
+        ShortcutBlock,
         SpectrumBlock,
         SpectrumLayer,
     )
 
-    Row = TypeVar("Row", BlockEntry, BoundLayer, EnsembleBlock, GradientBlock, SpectrumBlock, SpectrumLayer)
+    Row = TypeVar(
+        "Row",
+        BlockEntry,
+        BoundLayer,
+        EnsembleBlock,
+        GradientBlock,
+        ScalingBlock,
+        ShortcutBlock,
+        SpectrumBlock,
+        SpectrumLayer,
+    )
 
 
 def chosen_blocks(graph: GraphResult, globs: Sequence[str]) -> frozenset[str] | None:
     """Names of the blocks that match any glob, or None without globs. Raises UsageError if none matches."""
+    return matching([block.name for block in graph.blocks], globs)
+
+
+def matching(names: Sequence[str], globs: Sequence[str]) -> frozenset[str] | None:
+    """Those of the `names` of blocks that match any glob, or None without globs. Raises UsageError if none matches."""
     if not globs:
         return None
-    names = [block.name for block in graph.blocks]
     found = frozenset(name for name in names if any(fnmatchcase(name, glob) for glob in globs))
     if not found:
         there = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") or "none"
@@ -52,6 +78,12 @@ def only(result: Result, graph: GraphResult, kept: frozenset[str] | None) -> Res
             return replace(result, blocks=_named(result.blocks, kept))
         case EnsembleResult():
             return replace(result, blocks=_named(result.blocks, kept))
+        case ShortcutResult():
+            return replace(result, blocks=_named(result.blocks, kept))
+        case ScalingResult():
+            return replace(result, blocks=_named(result.blocks, kept))
+        case ProcrustesResult():
+            return result  # the globs chose what was projected
 
 
 def _named(rows: Iterable[Row], names: Iterable[str]) -> tuple[Row, ...]:

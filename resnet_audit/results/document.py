@@ -8,14 +8,27 @@ from typing_extensions import TypedDict
 
 from resnet_audit.results.bound import BoundResult
 from resnet_audit.results.common import Note
+from resnet_audit.results.comparison import Comparison
 from resnet_audit.results.ensemble import EnsembleResult
 from resnet_audit.results.gradient import GradientResult
 from resnet_audit.results.graph import GraphResult
+from resnet_audit.results.procrustes import ProcrustesResult
+from resnet_audit.results.scaling import ScalingResult
+from resnet_audit.results.shortcut import ShortcutResult
 from resnet_audit.results.spectrum import SpectrumResult
 
 SCHEMA_VERSION = "1.0"
 
-Result = GraphResult | BoundResult | SpectrumResult | GradientResult | EnsembleResult
+Result = (
+    GraphResult
+    | BoundResult
+    | SpectrumResult
+    | GradientResult
+    | EnsembleResult
+    | ShortcutResult
+    | ScalingResult
+    | ProcrustesResult
+)
 
 
 class Tool(TypedDict):
@@ -52,14 +65,18 @@ class CheckpointEntry(TypedDict):
     spectrum: NotRequired[SpectrumResult | None]
     gradient: NotRequired[GradientResult | None]
     ensemble: NotRequired[EnsembleResult | None]
+    shortcut: NotRequired[ShortcutResult | None]
+    scaling: NotRequired[ScalingResult | None]
+    procrustes: NotRequired[ProcrustesResult | None]
     notes: tuple[Note, ...]
 
 
 class Document(TypedDict):
-    """What every command prints with `-f json`."""
+    """What every command prints with `-f json`; `comparison` of `compare` alone."""
 
     schema_version: str
     tool: Tool
     command: str
     settings: SettingsUsed
     checkpoints: list[CheckpointEntry]
+    comparison: NotRequired[Comparison | None]

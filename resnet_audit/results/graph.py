@@ -9,7 +9,10 @@ from resnet_audit.results.common import Evidence, Note, SkipKind, Source
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockEntry:
-    """One residual block. Shapes are without the batch, e.g. (C, H, W), and None where the graph has none."""
+    """One residual block. Shapes are without the batch, e.g. (C, H, W), and None where the graph has none.
+
+    branch_gamma: mean |gamma| of the last batch normalisation inside the branch; None without a scale there.
+    """
 
     name: str
     skip: SkipKind
@@ -21,11 +24,15 @@ class BlockEntry:
     input_shape: tuple[int, ...] | None
     output_shape: tuple[int, ...] | None
     evidence: Evidence
+    branch_gamma: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphResult:
-    """What was found: where every weight layer belongs, and which facts were assumed."""
+    """What was found: where every weight layer belongs, and which facts were assumed.
+
+    branch_gamma: the mean over the blocks that have one.
+    """
 
     source: Source
     family: str | None
@@ -41,5 +48,6 @@ class GraphResult:
     dangerous_globals: tuple[str, ...]
     dangerous_globals_count: int
     assumptions: tuple[str, ...]
+    branch_gamma: float | None
     blocks: tuple[BlockEntry, ...]
     notes: tuple[Note, ...] = ()

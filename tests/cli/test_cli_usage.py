@@ -7,8 +7,8 @@ from importlib.metadata import version
 import pytest
 from cli_runner import COMMANDS, SMALL, TRAINED, invoke
 
-LATER_COMMANDS = ("shortcut", "scaling", "compare", "check", "procrustes", "explain")
-EVERY_COMMAND = (*COMMANDS, "schema")
+LATER_COMMANDS = ("check",)
+EVERY_COMMAND = (*COMMANDS, "compare", "procrustes", "schema", "explain")
 
 
 def refused(*arguments: str) -> str:
@@ -34,7 +34,8 @@ def refused(*arguments: str) -> str:
         ("graph", TRAINED, "--threads", "0"),
         ("graph", TRAINED, "--dtype", "float16"),
         ("graph", TRAINED, "--inputs", "white"),
-        ("graph", TRAINED, "--inputs", "matched"),
+        ("graph", TRAINED, "--recalibrate"),
+        ("gradient", TRAINED, "--recalibrate"),
         ("graph", TRAINED, "--device", "cuda"),
         ("graph", TRAINED, "--n-train", "10"),
         ("graph", TRAINED, "--format", "yaml"),
@@ -54,6 +55,14 @@ def refused(*arguments: str) -> str:
 )
 def test_a_wrong_command_line_is_one_line_and_exit_2(arguments) -> None:
     assert "no such file" not in refused(*(word.replace(TRAINED, "net.pt") for word in arguments))
+
+
+@pytest.mark.parametrize(("there", "reason"), [(False, "torch sees no CUDA device"), (True, "on the CPU only")])
+def test_a_device_is_refused_with_the_reason(there, reason, monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    line = refused("spectrum", TRAINED, "--device", "cuda")
+    assert reason in line
+    assert "leave the flag out" in line
 
 
 @pytest.mark.parametrize("flag", ["--x-rms", "--margin", "--epsilon", "--delta"])
@@ -81,9 +90,6 @@ def test_a_later_format_is_one_sentence(form) -> None:
     [
         ("graph", ("--figure=x.svg",)),
         ("spectrum", ("--figure", "x.svg")),
-        ("ensemble", ("--veit",)),
-        ("gradient", ("--recalibrate",)),
-        ("bound", ("--reference", "net.pt")),
         ("report", ("--workers", "2")),
         ("report", ("--dask", "host:1")),
         ("report", ("--resume", "done.json")),
@@ -98,11 +104,6 @@ def test_a_later_flag_is_one_sentence_that_names_it(command, flags) -> None:
 @pytest.mark.parametrize("command", LATER_COMMANDS)
 def test_a_later_command_is_one_sentence_that_names_it(command) -> None:
     assert refused(command, "net.pt").startswith(f"the command {command} is not in this version")
-
-
-@pytest.mark.parametrize("preset", ["strict"])
-def test_a_later_preset_is_one_sentence(preset) -> None:
-    assert f"--preset {preset} is not in this version" in refused("bound", TRAINED, "--preset", preset)
 
 
 def test_a_typing_error_is_answered_with_the_nearest_command() -> None:
@@ -158,8 +159,8 @@ SHARED = [
 ]
 OWN = {
     "bound": ["--n-train", "--x-rms", "--margin", "--epsilon", "--delta", "--preset"],
-    "gradient": ["--objective"],
-    "ensemble": ["--objective", "--unit"],
+    "gradient": ["--objective", "--recalibrate"],
+    "ensemble": ["--objective", "--recalibrate", "--unit", "--fast", "--veit", "--max-depth"],
 }
 
 

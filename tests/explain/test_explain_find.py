@@ -103,12 +103,6 @@ def test_a_name_like_no_other_is_refused_without_a_guess(typed) -> None:
         find(typed)
 
 
-@pytest.mark.parametrize("typed", ["shortcut", "scaling.residual_time", "shortcut.depths"])
-def test_a_part_of_a_later_version_is_said_to_be_one(typed) -> None:
-    with pytest.raises(UsageError, match=f"{typed}: not in this version of resnet-audit; "):
-        find(typed)
-
-
 @given(st.text(max_size=40))
 def test_any_text_is_found_or_refused(text) -> None:
     try:

@@ -69,7 +69,7 @@ def test_a_number_that_is_not_finite_is_null_with_a_note() -> None:
 
 def test_minus_zero_is_zero_and_floats_are_their_repr() -> None:
     text = to_json(document("bound", bound=replace(bound(), log10_lipschitz=-0.0, tail=0.1 + 0.2)))
-    assert "-0.0" not in text
+    assert "-0.0," not in text
     assert '"log10_lipschitz": 0.0' in text
     assert '"tail": 0.30000000000000004' in text
 

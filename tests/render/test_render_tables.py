@@ -20,7 +20,7 @@ from render_factory import (
 )
 from rich.cells import cell_len
 
-from resnet_audit.results import Note
+from resnet_audit.results import Note, PerCover
 
 LONG = "model.language_model.layers.31.self_attention.rotary.query_key_value_projection.base_layer.lora_default"
 HOSTILE = st.text(alphabet="ab[]/\\:\x1b\n\u202e層é\udc80 ", min_size=1, max_size=120)
@@ -132,15 +132,38 @@ def test_several_checkpoints_have_a_header_each() -> None:
 def test_a_vacuous_bound_is_said_in_words_and_never_in_percent() -> None:
     text = " ".join(printed(document("bound")).split())
     assert "VACUOUS: says nothing about the error of this model; use it to compare models of one shape" in text
-    assert "Lipschitz constant at most 10^10.39, certified; BN folded" in text
+    assert "Lipschitz constant, l2 10^10.39 certified, at most" in text
+    assert "%" not in text[text.index("VACUOUS") :]
     held = replace(bound(), vacuous=False, bound=0.83, empirical_margin_risk=0.1)
     assert "error at most 0.830, certified" in printed(document("bound", bound=held))
+
+
+def test_weight_decay_acts_on_the_layers_with_the_largest_gain_first() -> None:
+    first, *others = bound().layers
+    most = replace(others[-1], gain_per_square=PerCover(operator=0.0, patch=5.0), actionable=None)
+    text = printed(document("bound", bound=replace(bound(), layers=(first, *others[:-1], most))))
+    rows = text[text.index("weight decay acts on") :].splitlines()[2:]
+    assert rows[0].startswith(f"{most.name} (no parameter)")
+    assert rows[1].startswith("bn1.weight")
+    assert rows[6].startswith("6 of 20 layers")
+
+
+def test_data_is_told_as_measured_and_what_is_assumed_as_assumed() -> None:
+    told = " ".join(printed(document("bound")).split())
+    assert "data: 50,000 inputs, measured: rms 1.020" in told
+    assert "empirical margin risk 0.310 at margin 1" in told
+    assert "best of 5 margins: 16.0, with risk 0.300 and the whole bound 10^15.29" in told
+    assert "x rms 1," in told
+    measured = replace(bound(), x_rms=1.02)
+    assert "x rms" not in " ".join(printed(document("bound", bound=measured)).split())
+    paid = printed(document("bound", bound=replace(bound(), post_hoc_union=True)))
+    assert "paid for as chosen after training" in " ".join(paid.split())
 
 
 def test_a_bound_without_data_asks_for_nothing() -> None:
     text = printed(document("bound", bound=bound(data=False)))
     assert "VACUOUS" not in text
-    assert "no value here: ln N, term, N needed, vacuous" in text
+    assert "no value here: ln N, term, margin needed, vacuous" in text
 
 
 def test_unlike_inputs_are_a_warning_and_the_mismatch_is_always_there() -> None:
@@ -164,8 +187,11 @@ def test_empty_results_are_a_sentence_and_not_an_empty_table() -> None:
     assert "unplaced: odd.weight" in text
     none = replace(spectrum(), layers=(), blocks=(), sigma_max=None, sigma_max_where=None)
     assert "no weight layer to show" in printed(document("spectrum", spectrum=none))
-    alone = replace(ensemble(), distribution=None, depth_mean=None, depth_mode=None, depth_p05=None, depth_p95=None)
+    nothing = dict.fromkeys(("distribution", "depth_mean", "depth_mode", "depth_p05", "depth_p95", "projection_mean"))
+    alone = replace(ensemble(), **nothing)
     assert "no distribution over depth" in printed(document("ensemble", ensemble=alone))
+    fast = replace(alone, projection_mean=4.0)
+    assert "no distribution over depth" not in printed(document("ensemble", ensemble=fast))
 
 
 def test_undefined_statistics_are_a_dash() -> None:

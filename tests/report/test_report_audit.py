@@ -247,4 +247,4 @@ def test_a_name_that_is_no_analysis_is_refused() -> None:
 
 
 def test_the_order_of_the_analyses_is_that_of_the_document() -> None:
-    assert ALL == ("bound", "spectrum", "gradient", "ensemble")
+    assert ALL == ("bound", "spectrum", "gradient", "ensemble", "shortcut", "scaling")
