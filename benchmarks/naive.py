@@ -38,42 +38,41 @@ def naive_values(
     With `half`, one of each two conjugate frequencies is left out (and its values are not repeated).
     """
     begun = time.perf_counter()
-    blocks = _aliased(_transform(weight, size), stride)
+    grid = _aliased(_transform(weight, size), stride)
     transformed = time.perf_counter()
-    total = len(blocks)
+    rows, columns, c_out = grid.shape[:3]
+    index = np.arange(rows * columns)
     if half:
-        rows, columns = (size[axis] // stride[axis] for axis in (0, 1))
-        index = np.arange(total)
-        mirror = (-(index // columns) % rows) * columns + -(index % columns) % columns
-        blocks = blocks[index <= mirror]
-    needed = len(blocks)
+        index = index[index <= (-(index // columns) % rows) * columns + -(index % columns) % columns]
+    needed = len(index)
     if sample is not None and sample < needed:
-        blocks = blocks[:: -(-needed // sample)]
+        index = index[:: -(-needed // sample)]
+
+    def decompose(part: np.ndarray) -> np.ndarray:
+        blocks = grid[part // columns, part % columns].reshape(len(part), c_out, -1)
+        return np.linalg.svd(blocks, compute_uv=False).ravel()
+
     with one_library_thread(), ThreadPoolExecutor(threads) as pool:
-        chunks = np.array_split(blocks, min(len(blocks), 8 * threads))
-        found = list(pool.map(lambda chunk: np.linalg.svd(chunk, compute_uv=False), chunks))
-    seconds = transformed - begun + (time.perf_counter() - transformed) * needed / len(blocks)
-    return Naive(np.concatenate([part.ravel() for part in found]), seconds, len(blocks) / needed)
+        found = list(pool.map(decompose, np.array_split(index, min(len(index), 8 * threads))))
+    seconds = transformed - begun + (time.perf_counter() - transformed) * needed / len(index)
+    values = np.concatenate(found) / np.sqrt(stride[0] * stride[1])  # the aliases side by side are a unitary transform
+    return Naive(values, seconds, len(index) / needed)
 
 
 def _transform(weight: np.ndarray, size: Pair) -> np.ndarray:
     """(n1, n2, c_out, c_in)."""
     c_out, c_in, *kernel = weight.shape
-    folded = weight
     if kernel[0] > size[0] or kernel[1] > size[1]:
         raise ValueError("the kernel is larger than the grid: fft2 would cut it off")
     found = np.empty((*size, c_out, c_in), dtype=np.complex128)
     step = max(1, SLICE_BYTES // (16 * size[0] * size[1] * c_in))
     for start in range(0, c_out, step):
-        part = folded[start : start + step].transpose(2, 3, 0, 1)
+        part = weight[start : start + step].transpose(2, 3, 0, 1)
         found[:, :, start : start + step] = np.fft.fft2(part, size, axes=(0, 1))
     return found
 
 
 def _aliased(transform: np.ndarray, stride: Pair) -> np.ndarray:
-    """(frequencies, c_out, aliases c_in): the blocks of the strided operator, scaled to be unitary."""
+    """(m1, m2, c_out, s1, s2, c_in): the aliases of every frequency of the strided operator, not copied."""
     (s, t), (n1, n2, c_out, c_in) = stride, transform.shape
-    if (s, t) == (1, 1):
-        return transform.reshape(n1 * n2, c_out, c_in)
-    grid = transform.reshape(s, n1 // s, t, n2 // t, c_out, c_in).transpose(1, 3, 4, 0, 2, 5)
-    return grid.reshape(n1 * n2 // (s * t), c_out, s * t * c_in) / np.sqrt(s * t)
+    return transform.reshape(s, n1 // s, t, n2 // t, c_out, c_in).transpose(1, 3, 4, 0, 2, 5)

@@ -22,8 +22,11 @@ from resnet_audit.linear.symbol import Symbol, symbol_of
 
 GRAM_FROM = 12
 """Side of a block from which eigenvalues of the Gram matrix are faster than its SVD (measured)."""
-GUARD = 1e-3
-"""Of sigma_min / sigma_max: eigenvalues are exact to about 10 u sigma_max^2, so sigma_min to 5 u sigma_max / GUARD."""
+PROMISE = 1e-12
+"""Largest error of a singular value, in units of the largest."""
+EIGENVALUE_ERROR = 10 * 2.0**-53
+"""Largest error of an eigenvalue, in units of the norm of all: 8 u seen where half of 512 values are equal and large,
+0.2 u where the squares are spread as those of random weights."""
 
 PROBE_EVERY = 32
 NARROW_SHARE = 0.3
@@ -81,8 +84,14 @@ def _of_gram(symbol: Symbol, gram: Gram, points: Tensor) -> Tensor:
 
 
 def _narrow(squares: Tensor) -> Tensor:
-    """(F,): whether eigenvalues (F, groups, p), ascending, lose digits of the smallest singular value of a group."""
-    return (squares[..., 0] < GUARD * GUARD * squares[..., -1]).any(dim=1)
+    """(F,): whether eigenvalues (F, groups, p), ascending, lose digits of the smallest singular value of a group.
+
+    An eigenvalue that is wrong by e makes its root wrong by e / (2 sigma).
+    """
+    error = EIGENVALUE_ERROR * torch.linalg.vector_norm(squares, dim=-1)
+    smallest, largest = squares[..., 0].clamp(min=0.0).sqrt(), squares[..., -1].sqrt()
+    narrow: Tensor = error > 2 * PROMISE * smallest * largest
+    return narrow.any(dim=1)
 
 
 def _mostly_narrow(gram: Gram) -> bool:

@@ -82,6 +82,8 @@ class LossHessian:
         """H v for a vector (size,)."""
         self.products += 1
         if self._kept is not None:
+            if len(self._kept) == 1:  # a thread of a pool would begin without what torch keeps for each thread
+                return self._derivative(self._kept[0], vector)
             shares = map_layers(lambda gradient: self._derivative(gradient, vector), self._kept, self._threads)
         else:
             shares = map_layers(lambda part: self._afresh(part, vector), self._parts, self._threads)

@@ -200,9 +200,8 @@ def _spread(op: Conv, delta: Tensor, size: Sequence[int]) -> Tensor:
         reach = op.dilation[axis] * (kernel[axis] - 1)
         before = reach - op.padding[axis]
         margins += [before, size[axis] + reach - before - length]
-    found = F.unfold(F.pad(stuffed, margins), kernel, op.dilation)
-    # The windows run against the kernel's offsets.
-    return found.view(len(delta), delta.shape[1], -1, found.shape[-1]).flip(2).flatten(1, 2)
+    # The windows run against the kernel's offsets: rows of B in another order, which no singular value sees.
+    return F.unfold(F.pad(stuffed, margins), kernel, op.dilation)
 
 
 def singular_values(left: Tensor, right: Tensor) -> Tensor:

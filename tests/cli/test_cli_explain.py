@@ -13,7 +13,17 @@ def test_without_a_metric_all_are_listed_by_analysis_within_80_columns() -> None
     heads = [
         head for head, colon, _ in (line.partition(": ") for line in ran.out.splitlines()) if colon and head.isalpha()
     ]
-    assert heads == ["graph", "bound", "spectrum", "gradient", "ensemble", "shortcut", "scaling", "procrustes", "comparison"]
+    assert heads == [
+        "graph",
+        "bound",
+        "spectrum",
+        "gradient",
+        "ensemble",
+        "shortcut",
+        "scaling",
+        "procrustes",
+        "comparison",
+    ]
     assert max(map(len, ran.out.splitlines())) <= 80
 
 

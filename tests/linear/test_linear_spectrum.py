@@ -265,8 +265,8 @@ def test_a_designed_matrix_keeps_its_smallest_value() -> None:
     assert_same(conv_singular_values(matrix[:, :, None, None], (2, 2)), designed.repeat_interleave(4))
 
 
-def designed_kernel(share: float) -> Case:
-    """16 channels on 8 x 8 with known values |a + b exp(i w)|, down to 1e-10 at w = pi for `share` of the channels.
+def designed_kernel(lowest: int) -> Case:
+    """16 channels on 8 x 8 with known values |a + b exp(i w)|, half of them 1e-4 to 10^lowest at w = pi.
 
     K_0 = U diag(a) V', K_1 = U diag(b) V': A(w) = U diag(a + b exp(i w)) V', w along the columns only. With
     b = (1 - e) a the values fall to e a at w = pi and are above a / 10 at all other frequencies of 8.
@@ -274,16 +274,17 @@ def designed_kernel(share: float) -> Case:
     left, right = torch.linalg.qr(kernel(16, 16)).Q, torch.linalg.qr(kernel(16, 16, seed=1)).Q
     top = torch.linspace(0.5, 1.0, 16, dtype=torch.float64)
     depth = torch.zeros(16, dtype=torch.float64)
-    depth[: round(16 * share)] = 1 - torch.logspace(-4, -10, round(16 * share), dtype=torch.float64)
+    depth[:8] = 1 - torch.logspace(-4, lowest, 8, dtype=torch.float64)
     taps = [left @ (top * factor).diag() @ right for factor in (torch.ones_like(depth), depth)]
     return Case(weight=torch.stack(taps, dim=-1)[:, :, None, :], size=(8, 8))
 
 
+@pytest.mark.parametrize("lowest", [-10, -6])
 @pytest.mark.parametrize("mostly_narrow", [False, True])
 def test_a_designed_kernel_trips_the_guard_and_keeps_its_smallest_values(
-    *, mostly_narrow: bool, monkeypatch: pytest.MonkeyPatch
+    *, lowest: int, mostly_narrow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = designed_kernel(0.5)
+    case = designed_kernel(lowest)
     monkeypatch.setattr("resnet_audit.linear.spectrum.NARROW_SHARE", -1.0 if mostly_narrow else 2.0)
     seen = []
     monkeypatch.setattr(
@@ -296,14 +297,25 @@ def test_a_designed_kernel_trips_the_guard_and_keeps_its_smallest_values(
     gains = torch.stack([(left.T @ case.weight[:, :, 0, tap] @ right.T).diag() for tap in (0, 1)])
     expected = (gains[0] + modulus[:, None] * gains[1]).abs().flatten().repeat(8)
     assert_same(values, expected.sort(descending=True).values)
-    assert float(values[-1]) < 1e-9
+    assert float(values[-1]) < 10.0**lowest
     assert sum(seen) == (5 if mostly_narrow else 1)  # of the 5 kept columns of frequencies that with w = pi
 
 
+@pytest.mark.parametrize("side", [64, 512])
+@pytest.mark.parametrize("level", [1e-2, 4e-3, 1e-3, 1e-4])
+def test_half_of_a_flat_spectrum_may_be_small(side: int, level: float) -> None:
+    designed = torch.ones(side, dtype=torch.float64)
+    designed[side // 2 :] = torch.linspace(1.2 * level, 1.05 * level, side // 2, dtype=torch.float64)
+    for seed in (0, 1):
+        left, right = (torch.linalg.qr(kernel(side, side, seed=seed + 9 * hand)).Q for hand in (1, 2))
+        matrix = left @ designed.diag() @ right
+        assert_same(conv_singular_values(matrix[:, :, None, None], (1, 1)), designed)
+
+
 def test_without_the_guard_the_smallest_values_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = values_of(designed_kernel(0.5))
+    right = values_of(designed_kernel(-10))
     monkeypatch.setattr("resnet_audit.linear.spectrum._narrow", lambda squares: torch.zeros(len(squares)).bool())
-    wrong = values_of(designed_kernel(0.5))
+    wrong = values_of(designed_kernel(-10))
     assert float((wrong - right).abs().max()) > 1e-11
 
 

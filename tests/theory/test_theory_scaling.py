@@ -264,6 +264,27 @@ def test_measured_scales_of_every_kind_of_block_are_those_of_plain_torch(kind: s
         x = F.relu(branch + skip) if net.order == "post" else branch + skip
 
 
+def test_two_branches_of_one_sum_are_measured_and_predicted_together() -> None:
+    kernels = [torch.randn(2, 2, 1, 1, generator=torch.Generator().manual_seed(seed)).double() for seed in (1, 2)]
+    convs = [Conv(weight=kernel, bias=None, stride=(1, 1), padding=(0, 0)) for kernel in kernels]
+    nodes = with_shapes(
+        (
+            Node(name="x", op=Input()),
+            Node(name="a.one.conv", op=convs[0], inputs=("x",)),
+            Node(name="a.two.conv", op=convs[1], inputs=("x",)),
+            Node(name="sum", op=Add(), inputs=("x", "a.one.conv", "a.two.conv")),
+        ),
+        (2, 4, 4),
+    )
+    graph = ResidualGraph(source="weights", family=None, nodes=nodes, blocks=find_blocks(nodes, "graph"))
+    subject = Subject(graph, Settings(samples=3, dtype="float64"))
+    (row,) = scaling.analyse(subject).blocks
+    x = subject.inputs.values
+    assert row.alpha_measured == pytest.approx(rms(F.conv2d(x, sum(kernels))) / rms(x), rel=1e-12)
+    assert row.alpha_weights == pytest.approx(math.sqrt(sum(float(k.square().sum()) for k in kernels) / 2), rel=1e-12)
+    assert row.parameters == ("a.one.conv.weight", "a.two.conv.weight")
+
+
 def test_token_values_are_centred_by_their_last_axis() -> None:
     value = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     found = resnet_audit.measure.addends._addends(value, torch.ones_like(value) * torch.arange(1.0, 5.0))

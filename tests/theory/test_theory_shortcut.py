@@ -11,7 +11,7 @@ Theory note `shortcut-scaling`, section D, for the shortcut (8 to 12 in tests/me
  9  Lanczos stops after 2 d steps       test_lanczos_sees_each_value_of_the_zero_hessian_once
 Seeded mutants of the note that concern the shortcut, and what catches them:
 missing skip (branches dropped with their sum)     6, 7        missing 1/2 (mean instead of sum over places)   6
-no normalisation of the loss by samples            1, 6        offsets of the second kernel not reversed        6
+no normalisation of the loss by samples            1, 6        stride of the second layer not spread           6
 stride of the first layer left out                 6           zero point of BN taken for weights   zero_point
 """
 
@@ -155,6 +155,14 @@ def test_the_spectrum_at_zero_is_plus_minus_b_once_a_hidden_channel_and_block(co
     assert all(torch.equal(values, got[0]) for values in got)
     assert (mirrored(got[0], hidden * count, size) - expected).abs().max() <= EXACT * expected.abs().max()
     assert torch.func.grad(lambda v: line_loss(v, shapes, head, x, y))(at_zero).abs().max() == 0
+
+
+def test_b_does_not_depend_on_the_weights_of_any_branch() -> None:
+    x, y, head = batch(3)
+    shapes = [[(2, 3), (3, 2)]] * 3
+    drawn = [[normal(*shape, seed=seed) for seed, shape in enumerate(block)] for block in shapes]
+    for got, expected in zip(spectra(line(drawn, head), x, y), spectra(line(zeros(shapes), head), x, y), strict=True):
+        assert torch.equal(got, expected)
 
 
 @settings(max_examples=15, deadline=None)
