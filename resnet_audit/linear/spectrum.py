@@ -79,7 +79,7 @@ def _of_gram(symbol: Symbol, gram: Gram, points: Tensor) -> Tensor:
     values: Tensor = squares.clamp(min=0.0).sqrt()
     narrow = _narrow(squares)
     if bool(narrow.any()):
-        values[narrow] = _values(symbol.blocks(points[narrow])).flip(-1)
+        values[narrow] = _values(symbol.blocks(points[narrow]))
     return values
 
 

@@ -332,7 +332,7 @@ def test_a_stride_that_does_not_divide_the_size_is_refused() -> None:
     assert conv_singular_values(kernel(2, 2, 3, 3), circular_grid((7, 8), (2, 2)), (2, 2)).numel() == 32
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_weights_that_are_not_finite_are_refused_in_words(bad: float) -> None:
     weight = kernel(2, 2, 3, 3)
     weight[1, 0, 2, 2] = bad
