@@ -21,8 +21,6 @@ from resnet_audit.linear import one_library_thread
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from torch import Tensor
-
     from resnet_audit.graph import ResidualGraph
     from resnet_audit.results import Note
     from resnet_audit.settings import Settings
@@ -58,11 +56,6 @@ def read_reference(graph: ResidualGraph, folded: Iterable[Node], settings: Setti
         raise
     except AuditError as error:
         raise UsageError(f"{path}: {NO_REFERENCE}; {error}") from error
-    if _share_memory(graph.nodes, other.nodes):
-        raise UsageError(
-            f"{path}: {NO_REFERENCE}; --arch {settings.arch} gives one module for both, so that its weights replaced "
-            "those of the network; give a function that builds a new module at every call"
-        )
     _require_same(path, _layers(folded), found)
     notes = {note.code: note for note in (*describe(checkpoint, other).notes, *checkpoint.notes)}
     return Reference(
@@ -111,13 +104,3 @@ def _size(node: Node) -> str:
     op = node.op
     shape = op.weight.shape if isinstance(op, Conv | Linear) else op.mean.shape if isinstance(op, Norm) else ()
     return f"{type(op).__name__.lower()} of {'x'.join(map(str, shape))}"
-
-
-def _share_memory(nodes: Iterable[Node], others: Iterable[Node]) -> bool:
-    """Whether a layer of one network is kept at the place of a layer of the other."""
-
-    def places(given: Iterable[Node]) -> set[int]:
-        weights: list[Tensor] = [node.op.weight for node in given if isinstance(node.op, Conv | Linear)]
-        return {weight.data_ptr() for weight in weights if weight.numel()}
-
-    return not places(nodes).isdisjoint(places(others))

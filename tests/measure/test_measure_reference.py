@@ -312,11 +312,15 @@ def test_a_function_of_the_users_gives_the_reference_too(own) -> None:
     assert torch.equal(op.weight, state["4.weight"])
 
 
-def test_one_module_for_both_is_refused_since_the_second_file_overwrites_the_first(own) -> None:
-    end, init, _ = own
-    with pytest.raises(UsageError, match=r"one module for both.*; give a function") as caught:
-        _ = subject(end, init, arch="own_reference_net:one", samples=2).reference
-    assert str(caught.value).startswith(f"{init}: ")
+def test_one_module_for_both_holds_the_weights_of_each(own) -> None:
+    end, init, state = own
+    found = subject(end, init, arch="own_reference_net:one", samples=2)
+    assert found.reference is not None
+    before, after = found.reference["4"].op, next(node.op for node in found.folded if node.name == "4")
+    assert isinstance(before, Linear)
+    assert isinstance(after, Linear)
+    assert torch.equal(before.weight, state["4.weight"])
+    assert not torch.equal(before.weight.double(), after.weight.double())
 
 
 # in a report --------------------------------------------------------------------------------------------------------
