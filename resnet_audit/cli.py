@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 import traceback
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
 from resnet_audit import flags  # noqa: TC001 - typer reads the annotations when it builds the commands
-from resnet_audit.errors import AuditError, UsageError
+from resnet_audit.answer import answering, show, tell
+from resnet_audit.errors import AuditError
 from resnet_audit.options import Common, Models, with_common
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from resnet_audit.report import Outcome
-    from resnet_audit.report.procrustes import Remedy
-    from resnet_audit.results import Document
-    from resnet_audit.settings import Settings
 
 app = typer.Typer(
     help="Audit a trained residual network from its checkpoint alone. Nothing in a checkpoint is ever executed.",
@@ -33,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-LATER = ("--figure", "--workers", "--dask", "--resume")
+LATER = ("--workers", "--dask", "--resume")
 LATER_COMMANDS = ("check",)
 """Promised flags and commands that this version does not have: it says so instead of guessing at a typing error."""
 
@@ -56,7 +46,7 @@ def root(*, show_version: VERSION = False) -> None:
 @with_common
 def graph(*, models: Models = None, shared: Common) -> None:
     """Residual blocks, shortcuts, and what had to be assumed."""
-    _show("graph", models, [], shared)
+    show("graph", models, [], shared)
 
 
 @app.command()
@@ -84,14 +74,14 @@ def bound(  # noqa: PLR0913 - one parameter a flag
         preset=preset,
         reference=reference,
     )
-    _show("bound", models, ["bound"], shared, settings)
+    show("bound", models, ["bound"], shared, settings)
 
 
 @app.command()
 @with_common
 def spectrum(*, models: Models = None, fast: flags.FAST = False, shared: Common) -> None:
     """Singular values of every layer, and what every residual block does to a signal."""
-    _show("spectrum", models, ["spectrum"], shared, replace(shared.settings, fast=fast))
+    show("spectrum", models, ["spectrum"], shared, replace(shared.settings, fast=fast))
 
 
 @app.command()
@@ -105,7 +95,7 @@ def gradient(
 ) -> None:
     """Gradient-norm ratio of every residual block."""
     settings = replace(shared.settings, objective=objective, recalibrate=recalibrate)
-    _show("gradient", models, ["gradient"], shared, settings)
+    show("gradient", models, ["gradient"], shared, settings)
 
 
 @app.command()
@@ -131,21 +121,21 @@ def ensemble(  # noqa: PLR0913 - one parameter a flag
         max_depth=max_depth,
         recalibrate=recalibrate,
     )
-    _show("ensemble", models, ["ensemble"], shared, settings)
+    show("ensemble", models, ["ensemble"], shared, settings)
 
 
 @app.command()
 @with_common
 def shortcut(*, models: Models = None, hessian: flags.HESSIAN = False, shared: Common) -> None:
     """How many layers every shortcut bypasses, and the Hessian where all branches are zero."""
-    _show("shortcut", models, ["shortcut"], shared, replace(shared.settings, hessian=hessian))
+    show("shortcut", models, ["shortcut"], shared, replace(shared.settings, hessian=hessian))
 
 
 @app.command()
 @with_common
 def scaling(*, models: Models = None, method: flags.METHOD = "auto", shared: Common) -> None:
     """How strong every branch is, the kernel that this predicts, and scales for a new run."""
-    _show("scaling", models, ["scaling"], shared, replace(shared.settings, method=method))
+    show("scaling", models, ["scaling"], shared, replace(shared.settings, method=method))
 
 
 @app.command()
@@ -154,14 +144,14 @@ def report(*, models: Models = None, shared: Common) -> None:
     """All analyses in one document."""
     from resnet_audit.report.registry import ANALYSES  # noqa: PLC0415 - commands import what they need
 
-    _show("report", models, list(ANALYSES), shared)
+    show("report", models, list(ANALYSES), shared)
 
 
 @app.command()
 @with_common
-def compare(*, models: Models = None, figure: flags.FIGURE = None, shared: Common) -> None:
+def compare(*, models: Models = None, shared: Common) -> None:
     """A row a checkpoint in natural order, and how the numbers move along it."""
-    _show("compare", models, [], replace(shared, figure=figure))
+    show("compare", models, [], shared)
 
 
 @app.command()
@@ -178,7 +168,7 @@ def procrustes(
     from resnet_audit.report.procrustes import Remedy, target_of  # noqa: PLC0415 - commands import what they need
 
     remedy = Remedy(output=output, target=target_of(target), iterations=iterations)
-    _show("procrustes", models, ["procrustes"], shared, remedy=remedy)
+    show("procrustes", models, ["procrustes"], shared, remedy=remedy)
 
 
 @app.command()
@@ -196,133 +186,11 @@ def explain(metric: flags.METRIC = None) -> None:
     from resnet_audit.render import console  # noqa: PLC0415 - as above
     from resnet_audit.render.explain import render_found, render_list  # noqa: PLC0415 - as above
 
-    with _answering():
+    with answering():
         if metric is None:
             render_list(chapters(), console(sys.stdout))
         else:
             render_found(find(metric), console(sys.stdout))
-
-
-def _show(
-    command: str,
-    models: Sequence[str] | None,
-    analyses: list[str],
-    shared: Common,
-    settings: Settings | None = None,
-    remedy: Remedy | None = None,
-) -> None:
-    """Audit, print the document, print the failures, exit with 0 or 2."""
-    from resnet_audit.checkpoint import expand  # noqa: PLC0415 - commands import what they need
-    from resnet_audit.report import empty  # noqa: PLC0415 - as above
-
-    settings = settings or shared.settings
-    try:
-        if (complaint := settings.complaint()) is not None:
-            raise UsageError(complaint)
-        paths, notices = expand(list(models or ()))
-        if remedy is not None:
-            remedy.require(paths, settings)
-        if command == "compare":
-            paths, notices = _ready_to_compare(paths, notices, shared)
-    except AuditError:
-        if shared.format == "json":
-            _write(empty(command, settings), shared)
-        raise
-    if not shared.quiet:
-        _tell(notices)
-    outcome = _audit(paths, command, analyses, shared, settings, remedy)
-    _write(outcome.document, shared)
-    if shared.figure is not None:
-        _draw(outcome.document, shared.figure)
-    if shared.debug:
-        typer.echo("".join(outcome.tracebacks), err=True, nl=False)
-    _tell(outcome.failures)
-    if outcome.failures:
-        raise typer.Exit(2)
-
-
-def _audit(
-    paths: list[str],
-    command: str,
-    analyses: list[str],
-    shared: Common,
-    settings: Settings,
-    remedy: Remedy | None,
-) -> Outcome:
-    from resnet_audit.render import console  # noqa: PLC0415 - commands import what they need
-    from resnet_audit.render.progress import reporting  # noqa: PLC0415 - as above
-    from resnet_audit.report import audit, compare_all  # noqa: PLC0415 - as above
-
-    with reporting(console(sys.stderr), quiet=shared.quiet, verbose=shared.verbose) as progress:
-        if command == "compare":
-            return compare_all(paths, settings, progress=progress)
-        return audit(paths, command, analyses, settings, progress=progress, analyse=remedy)
-
-
-def _ready_to_compare(paths: list[str], notices: list[str], shared: Common) -> tuple[list[str], list[str]]:
-    """The paths in order with all notices. Raises UsageError for too few, or a figure that cannot be drawn."""
-    from resnet_audit.render.figure import require_figure  # noqa: PLC0415 - commands import what they need
-    from resnet_audit.report.compare import in_order  # noqa: PLC0415 - as above
-
-    if shared.figure is not None:
-        require_figure(shared.figure)
-    ordered, more = in_order(paths)
-    return ordered, notices + more
-
-
-def _draw(document: Document, path: str) -> None:
-    """Write the figure of the document whole."""
-    from resnet_audit.render import write_whole  # noqa: PLC0415 - commands import what they need
-    from resnet_audit.render.figure import figure  # noqa: PLC0415 - as above
-
-    write_whole(path, figure(document, path))
-
-
-def _write(document: Document, shared: Common) -> None:
-    """Print the document, or write it whole to the output file."""
-    from resnet_audit.render import console, render, to_json, write_whole  # noqa: PLC0415 - commands import what they need
-
-    if shared.output is not None:
-        text = io.StringIO()
-        if shared.format == "table":
-            render(document, console(text, wide=shared.wide))
-        write_whole(shared.output, to_json(document) if shared.format == "json" else text.getvalue())
-        return
-    with _answering():
-        if shared.format == "json":
-            # JSON is UTF-8 whatever the terminal speaks.
-            if isinstance(sys.stdout, io.TextIOWrapper):
-                sys.stdout.reconfigure(encoding="utf-8")
-            sys.stdout.write(to_json(document))
-        else:
-            render(document, console(sys.stdout, wide=shared.wide))
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Whatever is printed inside is the answer: a reader that leaves is no error, a full disk is one."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _close_stdout()
-    except OSError as error:
-        _close_stdout()
-        reason = (error.strerror or "unwritable").lower()
-        raise AuditError(f"standard output: {reason}; the answer is incomplete; write it elsewhere with -o") from None
-
-
-def _close_stdout() -> None:
-    """Send what is left to nowhere: the interpreter must not flush into a closed pipe or a full disk again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _tell(lines: Iterable[str]) -> None:
-    """Print lines on stderr, one each: a path or a name in them cannot break the line or move the cursor."""
-    from resnet_audit.render import clean  # noqa: PLC0415 - commands import what they need
-
-    for line in lines:
-        typer.echo(clean(" ".join(line.split()), sys.stderr.encoding or "utf-8"), err=True)
 
 
 def main() -> None:
@@ -357,5 +225,5 @@ def _refuse(message: str) -> int:
             message = f"{later} is not in this version of resnet-audit; --help lists what is"
     if message.startswith("No such command") and asked and asked[0] in LATER_COMMANDS:
         message = f"the command {asked[0]} is not in this version of resnet-audit; --help lists what is"
-    _tell([message] if message else [])
+    tell([message] if message else [])
     return 2

@@ -43,9 +43,6 @@ TARGET = Annotated[
     str, typer.Option("--target", metavar="auto|rms|NUMBER", help="Singular value; auto keeps the norm of gradients.")
 ]
 ITERATIONS = Annotated[int, typer.Option("--iterations", min=1, help="Alternations of isometry and kernel support.")]
-FIGURE = Annotated[
-    str | None, typer.Option("--figure", metavar="FILE", help="Draw it there (.svg .pdf .png); extra `plot`.")
-]
 METRIC = Annotated[
     str | None, typer.Argument(metavar="METRIC", help="Its path in the JSON, such as bound.tail, or an analysis.")
 ]

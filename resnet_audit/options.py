@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 
@@ -15,10 +15,9 @@ from resnet_audit.settings import InputKind, Precision, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Format = Literal["table", "json"]
-SUFFIXES: dict[str, Format] = {".json": "json", ".txt": "table"}
-LATER_FORMATS = ("jsonl", "markdown", "html")
-LATER_SUFFIXES = {".jsonl": "jsonl", ".md": "markdown", ".html": "html"}
+Format = Literal["table", "json", "jsonl", "markdown", "html"]
+SUFFIXES: dict[str, Format] = {".json": "json", ".jsonl": "jsonl", ".md": "markdown", ".html": "html", ".txt": "table"}
+LATER_FORMATS = ("markdown", "html")
 
 Models = Annotated[
     list[str] | None,
@@ -29,12 +28,12 @@ OUTPUT, PASSES, GRAPH, TALK = "Output", "Passes through the network", "The netwo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Common:
-    """What the shared flags say. figure: the file of `--figure`, which only some commands have."""
+    """What the shared flags say. figure: the file of `--figure`."""
 
     settings: Settings
     format: Format
     output: str | None
-    figure: str | None = None
+    figure: str | None
     wide: bool
     quiet: bool
     verbose: bool
@@ -55,14 +54,15 @@ def _format(given: str | None, output: str | None) -> Format:
     name = given
     if name is None and output is not None:
         suffix = output[output.rfind(".") :] if "." in output else ""
-        name = SUFFIXES.get(suffix) or LATER_SUFFIXES.get(suffix)
+        name = SUFFIXES.get(suffix)
         if name is None:
-            raise UsageError(f"--output {output}: the suffix is not .json or .txt; name the format with --format")
+            known = ", ".join(SUFFIXES)
+            raise UsageError(f"--output {output}: the suffix is none of {known}; name the format with --format")
     if name in LATER_FORMATS:
-        raise UsageError(f"the format {name} is not in this version; use table or json")
-    if name not in {None, "table", "json"}:
-        raise UsageError(f"--format {name} is none of table, json")
-    return "json" if name == "json" else "table"
+        raise UsageError(f"the format {name} is not in this version; use table, json or jsonl")
+    if name is not None and name not in get_args(Format):
+        raise UsageError(f"--format {name} is none of {', '.join(get_args(Format))}")
+    return cast("Format", name or "table")
 
 
 def _no_device(name: str) -> str:
@@ -78,11 +78,21 @@ def common(  # noqa: PLR0913 - one parameter a flag
     *,
     format: Annotated[  # noqa: A002 - the flag's name
         str | None,
-        typer.Option("-f", "--format", metavar="table|json", help="Table by default.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "-f", "--format", metavar="|".join(get_args(Format)), help="Table by default.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write there (.json, .txt).", rich_help_panel=OUTPUT),
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Write there; the suffix tells the format.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    figure: Annotated[
+        str | None,
+        typer.Option(
+            "--figure", metavar="FILE", help="Draw it there (.svg .pdf .png); extra `plot`.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     wide: Annotated[bool, typer.Option("--wide", help="All columns, however wide.", rich_help_panel=OUTPUT)] = False,
     blocks: Annotated[
@@ -169,7 +179,16 @@ def common(  # noqa: PLR0913 - one parameter a flag
         threads=threads,
     )
     chosen = _format(format, output)
-    return Common(settings=settings, format=chosen, output=output, wide=wide, quiet=quiet, verbose=verbose, debug=debug)
+    return Common(
+        settings=settings,
+        format=chosen,
+        output=output,
+        figure=figure,
+        wide=wide,
+        quiet=quiet,
+        verbose=verbose,
+        debug=debug,
+    )
 
 
 def with_common(command: Callable[..., None]) -> Callable[..., None]:

@@ -2,8 +2,9 @@
 
 from .console import ascii_only, console
 from .files import write_whole
+from .formats import text_of
 from .json import plain, to_json
 from .tables import render
 from .words import clean
 
-__all__ = ["ascii_only", "clean", "console", "plain", "render", "to_json", "write_whole"]
+__all__ = ["ascii_only", "clean", "console", "plain", "render", "text_of", "to_json", "write_whole"]

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from resnet_audit.results import CheckpointEntry, Document, Result, SettingsUsed, Tool
 
@@ -22,17 +22,36 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 CHECKPOINT = re.compile(r"checkpoints\[(\d+)\]\.(.*)")
 TOLD = 3
 
+BESIDE = ("comparison", "findings", "summary")
+"""What a document holds beside its checkpoints."""
+
 
 def to_json(document: Document) -> str:
     """One valid JSON document with a trailing newline; what is not finite is null, and a note says where."""
+    return _text(document, indent=2) + "\n"
+
+
+def to_jsonl(document: Document) -> str:
+    """A line a checkpoint, each a whole document of its own.
+
+    What is beside the checkpoints, and a document without any, is a last line with no checkpoint.
+    """
+    shared = {key: value for key, value in document.items() if key not in BESIDE}
+    lines = [{**shared, "checkpoints": [entry]} for entry in document["checkpoints"]]
+    if not lines or any(key in document for key in BESIDE):
+        lines.append({**document, "checkpoints": []})
+    return "".join(_text(cast("Document", line), indent=None) + "\n" for line in lines)
+
+
+def _text(document: Document, *, indent: int | None) -> str:
     value, lost = plain(document)
     for index, entry in enumerate(value.get("checkpoints", ())):
         places = [found[2] for found in map(CHECKPOINT.fullmatch, lost) if found and int(found[1]) == index]
         if places:
             entry["notes"].append(_nonfinite(places))
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
     # A lone surrogate (a file name that is no text) has no UTF-8 form; its escape is valid and comes back as it was.
-    return SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+    return SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def plain(document: Document) -> tuple[dict[str, Any], list[str]]:

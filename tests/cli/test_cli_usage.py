@@ -80,7 +80,7 @@ def test_an_input_size_that_is_no_size_is_refused_by_name(size) -> None:
     assert "--input-size" in refused("graph", TRAINED, "--input-size", size)
 
 
-@pytest.mark.parametrize("form", ["jsonl", "markdown", "html"])
+@pytest.mark.parametrize("form", ["markdown", "html"])
 def test_a_later_format_is_one_sentence(form) -> None:
     assert f"the format {form} is not in this version" in refused("graph", TRAINED, "-f", form)
 
@@ -88,8 +88,6 @@ def test_a_later_format_is_one_sentence(form) -> None:
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
-        ("graph", ("--figure=x.svg",)),
-        ("spectrum", ("--figure", "x.svg")),
         ("report", ("--workers", "2")),
         ("report", ("--dask", "host:1")),
         ("report", ("--resume", "done.json")),
