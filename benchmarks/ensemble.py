@@ -1,13 +1,22 @@
 """What `ensemble` costs, in passes of the same network in plain torch, and what sampling paths would cost instead.
 
-    python benchmarks/ensemble.py resnet56.th [--runs 7] [--threads 2]
+    python benchmarks/ensemble.py [resnet56.th] [--runs 5] [--threads 2]
 
-1. The exact decomposition at batch 16 against one forward and backward pass (with gradients of the weights, as in a
-   step of training). Every round times both, so that a drift of the machine hits both; figures are medians of ratios.
+The passes that are counted are those of the network as a user writes it: plain torch modules in evaluation mode in
+torch's own memory layout, on a batch of 16, with as many threads, and with gradients of the weights as in a step of
+training. A backward pass is `objective.backward()` alone, without the forward pass before it.
+
+1. The exact decomposition (with the recorded forward pass, and with autograd's gradient to compare with) against one
+   forward and backward pass.
 2. Peak memory of both, each in a process of its own.
 3. Branch products that random paths need for 10 % error in the part of depth 12, from the scatter of single paths:
    N = 100 cv^2 with 1 + cv^2 = C(L, k) / coherence_k, and k products for every path; exactly L (L + 1) / 2.
-4. Fast mode on a network of 200 blocks with random weights against its backward pass.
+4. Fast mode on a network of 200 blocks with random weights against a backward pass: the pass with dual numbers alone,
+   and the whole analysis, which is all that happens once the file is read and the norms are folded into the weights.
+
+Every round times both sides, so that a drift of the machine hits both. Figures are medians of ratios over the rounds,
+of wall time and, in brackets, of the processor time of all threads, which other programs disturb less. Without a
+checkpoint the first three are of a ResNet-56 with random weights.
 """
 
 from __future__ import annotations
@@ -19,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,11 +90,26 @@ class Net(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds of one call."""
-    begun = time.perf_counter()
+Ratio = tuple[float, float]
+"""A quotient of wall times, and of processor times."""
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of one call by the clock, and of the processor in all threads."""
+    begun = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun[0], time.process_time() - begun[1]
+
+
+def quotient(ours: tuple[float, float], theirs: tuple[float, float]) -> Ratio:
+    """How many of their passes ours takes."""
+    return ours[0] / theirs[0], ours[1] / theirs[1]
+
+
+def medians(ratios: list[Ratio]) -> str:
+    """The medians without the first round, which warms up."""
+    wall, processor = (statistics.median(column) for column in zip(*ratios[1:], strict=True))
+    return f"{wall:5.2f} ({processor:.2f})"
 
 
 def plain(path: str) -> tuple[Net, Tensor]:
@@ -115,11 +140,11 @@ def measure_exact(path: str, runs: int) -> None:
     ratios = []
     for _ in range(runs + 1):
         subject = subject_of(path)
-        seconds = timed(lambda: step(net, images))
-        ratios.append(timed(lambda: decompose(subject)) / seconds)  # noqa: B023 - called at once
-    ratios = sorted(ratios[1:])
-    print(f"exact decomposition   {statistics.median(ratios):5.2f} forward and backward passes (goal: 4, at most 6)")
-    print(f"                      {ratios[0]:5.2f} to {ratios[-1]:.2f} in {runs} rounds")
+        one = timed(partial(step, net, images))
+        ratios.append(quotient(timed(partial(decompose, subject)), one))
+    print(f"exact decomposition   {medians(ratios)} forward and backward passes (goal: 4, at most 6)")
+    walls = [wall for wall, _ in ratios[1:]]
+    print(f"                      {min(walls):5.2f} to {max(walls):.2f} in {runs} rounds")
 
 
 def measure_memory(path: str) -> None:
@@ -130,6 +155,16 @@ def measure_memory(path: str) -> None:
         peaks[what] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     above = peaks["exact"] - peaks["step"]
     print(f"peak memory           {above:5.0f} MiB above one plain backward pass (goal: at most 300)")
+
+
+def peak(path: str, what: str) -> float:
+    """MiB of this process at most, once it has passed forward and backward, and with `exact` decomposed."""
+    net, images = plain(path)
+    step(net, images)
+    if what == "exact":
+        decompose(subject_of(path))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def measure_sampling(path: str) -> None:
@@ -146,54 +181,59 @@ def measure_sampling(path: str) -> None:
     print(f"                      {products / ours:.1e} times as many")
 
 
-def measure_fast(runs: int) -> None:
-    """Fast mode on 200 blocks with random weights."""
+def deep(blocks: tuple[int, int, int]) -> tuple[Net, Tensor]:
+    """A network with random weights, its statistics those of one batch, and that batch."""
     torch.manual_seed(0)
-    net, images = Net((67, 67, 66)), torch.randn(BATCH, 3, 32, 32)
+    net, images = Net(blocks), torch.randn(BATCH, 3, 32, 32)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            # The mean over batches instead of a running one: after one batch the statistics of this network.
-            module.momentum = None
+            module.momentum = None  # the mean over batches instead of a running one
     with torch.no_grad():
         net(images)
-    net.eval()
-    mean, whole = [], []
+    return net.eval(), images
+
+
+def saved(net: Net, path: Path) -> str:
+    """The path of a file with the network's weights."""
+    torch.save(net.state_dict(), path)
+    return str(path)
+
+
+def measure_fast(runs: int) -> None:
+    """Fast mode on 200 blocks with random weights."""
+    net, images = deep((67, 67, 66))
+    alone, whole = [], []
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "net.pt")
-        torch.save(net.state_dict(), path)
+        path = saved(net, Path(folder) / "net.pt")
         for _ in range(runs + 1):
-            subject = subject_of(path, fast=True)
             objective = net(images).max(1).values.sum()
-            seconds = timed(objective.backward)
-            _ = (subject.recording, subject.cotangent)
-            mean.append(timed(lambda: dual_moments(subject)) / seconds)  # noqa: B023 - called at once
+            one = timed(objective.backward)
             subject = subject_of(path, fast=True)
-            whole.append(timed(lambda: ensemble.analyse(subject)) / seconds)  # noqa: B023 - called at once
-    print(f"fast, 200 blocks      {statistics.median(mean[1:]):5.2f} backward passes (goal: at most 3)")
-    print(f"                      {statistics.median(whole[1:]):5.2f} with the forward pass, gains and predictions")
+            whole.append(quotient(timed(partial(ensemble.analyse, subject)), one))
+            # The recording and the gradient to compare with are there by now.
+            alone.append(quotient(timed(partial(dual_moments, subject)), one))
+    print(f"fast, 200 blocks      {medians(whole)} backward passes for the whole analysis (goal: at most 3)")
+    print(f"                      {medians(alone)} for the pass with dual numbers")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint")
-    parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("checkpoint", nargs="?")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="of torch; its own number without")
     parser.add_argument("--only", choices=("step", "exact"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
     if given.only:
-        net, images = plain(given.checkpoint)
-        step(net, images)
-        if given.only == "exact":
-            decompose(subject_of(given.checkpoint))
-        lines = Path("/proc/self/status").read_text().splitlines()
-        print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024)
+        print(peak(given.checkpoint, given.only))
         return
-    measure_exact(given.checkpoint, given.runs)
-    measure_memory(given.checkpoint)
-    measure_sampling(given.checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        path = given.checkpoint or saved(deep((9, 9, 9))[0], Path(folder) / "resnet56.pt")
+        measure_exact(path, given.runs)
+        measure_memory(path)
+        measure_sampling(path)
     measure_fast(given.runs)
 
 

@@ -19,7 +19,6 @@ import torch
 from resnet_audit.errors import NonFinite
 from resnet_audit.graph.backward import Polynomial, propagate, times_z, truncated
 from resnet_audit.graph.ir import is_weight
-from resnet_audit.measure.passes import autograd_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from resnet_audit.graph.adjoint import Saved
-    from resnet_audit.graph.backward import Edge, Mark
+    from resnet_audit.graph.backward import Edge, Mark, Visit
     from resnet_audit.measure import Subject
 
 CHUNK_BYTES = 16 << 20
@@ -64,7 +63,7 @@ def decompose(subject: Subject, limit: int | None = None) -> Moments:
 
     limit: the last depth with a part of its own. Raises NotRunnable, NonFinite, NoRule.
     """
-    reference = autograd_gradient(subject.graph, subject.recording, subject.cotangent)
+    reference = subject.torch_gradient
     groups = counted_groups(subject)
     edges = [edge for group in groups for edge in group]
     # `limit` parts and the one of the rest: a larger limit than there are edges truncates nothing.
@@ -88,11 +87,13 @@ def counted_groups(subject: Subject) -> tuple[frozenset[Edge], ...]:
     return tuple(frozenset(block.branch_edges) for block in subject.blocks)
 
 
-def backward(subject: Subject, chunk: Chunk, marks: Mapping[Edge, Mark], copies: int = 1) -> Polynomial:
+def backward(
+    subject: Subject, chunk: Chunk, marks: Mapping[Edge, Mark], copies: int = 1, visit: Visit | None = None
+) -> Polynomial:
     """The cotangent of some samples at the first block's input; the seed's coefficient stands there `copies` times."""
     seed = Polynomial(0, chunk.cotangent.expand(copies, *chunk.cotangent.shape))
     start = (subject.graph.output, seed)
-    return propagate(subject.folded, chunk.saved, start, stop=subject.start, marks=marks)
+    return propagate(subject.folded, chunk.saved, start, stop=subject.start, marks=marks, visit=visit)
 
 
 def chunks(subject: Subject, terms: int, stage: str) -> Iterator[Chunk]:

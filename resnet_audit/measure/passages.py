@@ -62,11 +62,20 @@ def passages_of(
 
 def _shares(block: Block, parts: Sequence[Part], like: Tensor) -> tuple[Tensor, Tensor]:
     """What came back to the fork through the branch and through the shortcut."""
-    inside = set(block.branch)
     branch, skip = torch.zeros_like(like), torch.zeros_like(like)
-    for part in parts:
-        if part.reader in inside or (part.reader, part.position) in block.branch_edges:
-            branch += part.cotangent.at_one()
-        else:
-            skip += part.cotangent.at_one()
+    of_branch, of_skip = shares_of(block, parts)
+    for term in of_branch:
+        branch += term.at_one()
+    for term in of_skip:
+        skip += term.at_one()
     return branch, skip
+
+
+def shares_of(block: Block, parts: Sequence[Part]) -> tuple[list[Polynomial], list[Polynomial]]:
+    """The cotangents at a block's fork that came through its branch, and those through its shortcut."""
+    inside = set(block.branch)
+    shares: tuple[list[Polynomial], list[Polynomial]] = ([], [])
+    for part in parts:
+        through_branch = part.reader in inside or (part.reader, part.position) in block.branch_edges
+        shares[not through_branch].append(part.cotangent)
+    return shares

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from resnet_audit.errors import NonFinite, NotCalibrated
+from resnet_audit.errors import NonFinite, NotCalibrated, UsageError
 from resnet_audit.graph.fold import Folded, finite, fold_norms, gains
 from resnet_audit.graph.ir import Conv, Input, Linear, Node, Norm, consumers_of
 from resnet_audit.linear import conv_norm_upper, map_layers, matrix_norm_upper, one_library_thread
@@ -17,7 +17,7 @@ from resnet_audit.measure.inputs import Inputs, make_inputs
 from resnet_audit.measure.lipschitz import log, log_lipschitz
 from resnet_audit.measure.matched import matched, require_matchable
 from resnet_audit.measure.passages import Passage, passages_of
-from resnet_audit.measure.passes import Recording, cotangent_at_logits, record
+from resnet_audit.measure.passes import Recording, autograd_gradient, cotangent_at_logits, record, record_on_tape
 from resnet_audit.measure.recalibrate import Recalibration, is_calibrated, recalibrated
 from resnet_audit.measure.reference import Reference, read_reference
 from resnet_audit.measure.training_data import TrainingData, read_training_data
@@ -48,13 +48,18 @@ class Certificate:
 
 
 class Subject:
-    """What is audited. Its properties raise NotRunnable, NonFinite or UsageError where they cannot be had."""
+    """What is audited. Raises UsageError for settings that define nothing.
+
+    Its properties raise NotRunnable, NonFinite or UsageError where they cannot be had.
+    """
 
     def __init__(
         self, graph: ResidualGraph, settings: Settings | None = None, progress: Progress = no_progress
     ) -> None:
         self.found = graph
         self.settings = settings or Settings()
+        if (complaint := self.settings.complaint()) is not None:
+            raise UsageError(complaint)
         self.progress = progress
 
     @property
@@ -80,11 +85,17 @@ class Subject:
     @one_library_thread()
     def fold(self) -> Folded:
         """The nodes with every norm that follows a weight layer folded into it."""
-        self.graph.require_runnable()
-        self._require_finite(self.graph.nodes)
-        folded = fold_norms(self.graph.nodes)
+        folded = fold_norms(self._sound.nodes)
         self._require_finite(folded.nodes)
         return folded
+
+    @cached_property
+    @one_library_thread()
+    def _sound(self) -> ResidualGraph:
+        """The graph, which can be run and holds finite numbers alone."""
+        self.graph.require_runnable()
+        self._require_finite(self.graph.nodes)
+        return self.graph
 
     def _require_finite(self, nodes: tuple[Node, ...]) -> None:
         broken = next((node.name for node in nodes if not finite(node.op)), None)
@@ -119,6 +130,16 @@ class Subject:
     def readers(self) -> dict[str, list[tuple[Node, int]]]:
         """For each node of the graph as found, what reads it."""
         return consumers_of(self.graph.nodes)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each folded node stands in their order."""
+        return {node.name: place for place, node in enumerate(self.folded)}
+
+    @cached_property
+    def folded_readers(self) -> dict[str, list[tuple[Node, int]]]:
+        """For each folded node, what reads it."""
+        return consumers_of(self.folded)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -202,9 +223,7 @@ class Subject:
         """The norms and the margins of all the data, as the training set of a bound; None without `--data`."""
         if self.settings.data is None:
             return None
-        self.graph.require_runnable()
-        self._require_finite(self.graph.nodes)
-        return read_training_data(self.graph, self.settings, self.progress)
+        return read_training_data(self._sound, self.settings, self.progress)
 
     @property
     def reference(self) -> Mapping[str, Node] | None:
@@ -223,11 +242,22 @@ class Subject:
     @cached_property
     def recording(self) -> Recording:
         """One recorded forward pass on the inputs."""
-        self.graph.require_runnable()
-        self._require_finite(self.graph.nodes)
-        recording = record(self.graph, self.inputs)
+        recording = record(self._sound, self.inputs)
         self._require_no_overflow(recording.logits)
         return recording
+
+    @cached_property
+    def torch_gradient(self) -> Tensor:
+        """The gradient of the objective at the first block's input by torch's autograd, through the graph as found.
+
+        Asked for before the recording, both come from one forward pass.
+        """
+        if "recording" in vars(self):
+            return autograd_gradient(self.graph, self.recording, self.cotangent)
+        recording, tape = record_on_tape(self._sound, self.inputs)
+        self._require_no_overflow(recording.logits)
+        self.recording = recording
+        return tape.gradient(self.cotangent)
 
     @cached_property
     def cotangent(self) -> Tensor:

@@ -36,7 +36,6 @@ from resnet_audit.graph.ir import (
     Scale,
     Slice,
     View,
-    consumers_of,
     is_weight,
 )
 from resnet_audit.measure.lipschitz import log
@@ -84,10 +83,9 @@ class _Region:
     """The nodes between a fork and its join, with the scales of the norms that stand before a weight layer."""
 
     def __init__(self, subject: Subject, block: Block, inside: set[str]) -> None:
-        self.shapes, self.fork = subject.shapes, block.fork
-        self.nodes = [node for node in subject.folded if node.name in inside]
-        self.by_name = {node.name: node for node in subject.folded}
-        self.readers = consumers_of(subject.folded)
+        self.subject, self.shapes, self.fork = subject, subject.shapes, block.fork
+        self.nodes = [subject.folded[place] for place in sorted(subject.places[name] for name in inside)]
+        self.readers = subject.folded_readers
         self.scales: dict[str, Tensor] = {}
         for node in self.nodes:
             if node.name == block.fork:
@@ -108,7 +106,7 @@ class _Region:
     def back(self, edge: Edge) -> LogGains:
         """From an input of the join back to the fork."""
         reader, position = edge
-        join = self.by_name[reader]
+        join = self.subject.folded[self.subject.places[reader]]
         start = {0: self._through(join, position)}
         pending: dict[str, list[LogGains]] = {join.inputs[position]: [start]}
         for node in reversed(self.nodes):

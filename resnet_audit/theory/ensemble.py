@@ -31,6 +31,7 @@ from resnet_audit.theory.path_statistics import incoherent, veit
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from resnet_audit.graph.blocks import Block
     from resnet_audit.measure import Subject
     from resnet_audit.measure.decomposition import Moments
 
@@ -45,6 +46,7 @@ class Measured:
     projection_sd: float | None = None
     cancellation: float | None = None
     missing_mass: float | None = None
+    blocks: tuple[EnsembleBlock, ...] = ()
 
 
 def analyse(subject: Subject) -> EnsembleResult:
@@ -80,7 +82,7 @@ def analyse(subject: Subject) -> EnsembleResult:
         missing_mass=measured.missing_mass,
         predicted=predict(subject, gains, notes),
         spin_glass=spin_glass.of_gains(gains),
-        blocks=tuple(_gains(subject)),
+        blocks=tuple(measured.blocks or _of_passages(subject)),
         notes=tuple(notes),
     )
 
@@ -120,9 +122,11 @@ def _by_depth(moments: Moments, limit: int | None, notes: list[Note]) -> Measure
 
 def _fast(subject: Subject, notes: list[Note]) -> Measured:
     moments = dual_moments(subject)
+    norms = np.sqrt(moments.blocks).tolist()
+    blocks = tuple(_gains(block, *seen) for block, seen in zip(subject.blocks, norms, strict=True))
     if not moments.total_square > 0.0:
         notes.append(_no_gradient())
-        return Measured()
+        return Measured(blocks=blocks)
     message = "--fast: mean and spread of the projections alone; shares by depth need the run without it"
     notes.append(Note(code="fast", message=message))
     first, second = moments.first / moments.total_square, moments.second / moments.total_square
@@ -130,6 +134,7 @@ def _fast(subject: Subject, notes: list[Note]) -> Measured:
         identity_residual=math.sqrt(moments.residual_square / moments.reference_square),
         projection_mean=first,
         projection_sd=_deviation(first, second + first),
+        blocks=blocks,
     )
 
 
@@ -143,13 +148,15 @@ def _deviation(first: float, second: float) -> float | None:
     return math.sqrt(variance) if variance >= 0.0 else None
 
 
-def _gains(subject: Subject) -> Iterator[EnsembleBlock]:
-    """Norm of the branch's and the shortcut's share over that of the cotangent at the sum, on the true gradient."""
+def _of_passages(subject: Subject) -> Iterator[EnsembleBlock]:
     for block, passage in zip(subject.blocks, subject.passages, strict=True):
-        at_join = float(passage.join.double().norm())
-        branch, skip = (float(part.double().norm()) for part in (passage.branch, passage.skip))
-        yield EnsembleBlock(
-            name=block.name,
-            branch_gain=branch / at_join if at_join > 0.0 else None,
-            skip_gain=skip / at_join if at_join > 0.0 else None,
-        )
+        yield _gains(block, *(float(part.double().norm()) for part in (passage.join, passage.branch, passage.skip)))
+
+
+def _gains(block: Block, at_join: float, branch: float, skip: float) -> EnsembleBlock:
+    """Norm of the branch's and the shortcut's share over that of the cotangent at the sum, on the true gradient."""
+    return EnsembleBlock(
+        name=block.name,
+        branch_gain=branch / at_join if at_join > 0.0 else None,
+        skip_gain=skip / at_join if at_join > 0.0 else None,
+    )

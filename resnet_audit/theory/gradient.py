@@ -20,7 +20,6 @@ import torch
 
 from resnet_audit.errors import NoBlocks
 from resnet_audit.graph.backward import propagate
-from resnet_audit.measure.passes import autograd_gradient
 from resnet_audit.results import GradientBlock, GradientResult, Note
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def _telescoping_residual(
     ratios = [row.ratio for row in rows if row.ratio is not None]
     if len(ratios) < len(rows) or first.fork != subject.start:
         return None
-    reference = _norm(autograd_gradient(subject.graph, subject.recording, subject.cotangent))
+    reference = _norm(subject.torch_gradient)
     return abs(math.prod(ratios) * norm_end / reference - 1.0) if reference > 0.0 else None
 
 

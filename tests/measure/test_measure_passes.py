@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 from passes_oracles import NETS, SIZE, Sample, first_block, sample
 from torch import nn
 from torch.nn import functional as F
@@ -14,9 +16,18 @@ from torch.nn import functional as F
 from resnet_audit.checkpoint import load
 from resnet_audit.errors import UsageError
 from resnet_audit.graph import discover
+from resnet_audit.graph.ir import Norm
 from resnet_audit.measure import Subject
 from resnet_audit.measure.inputs import Inputs, make_inputs
-from resnet_audit.measure.passes import autograd_gradient, cotangent_at_logits, record
+from resnet_audit.measure.passes import (
+    Tape,
+    autograd_gradient,
+    batch_statistics,
+    cotangent_at_logits,
+    mismatch,
+    record,
+    record_on_tape,
+)
 from resnet_audit.settings import Settings
 
 if TYPE_CHECKING:
@@ -113,6 +124,64 @@ def test_mismatch_of_inputs_is_that_of_hooks_on_every_norm(net: Sample, kind: st
     assert (used.kind, used.n) == (kind, 6)
 
 
+SHAPES = ((16, 4, 9, 7), (5, 3), (1, 2, 6, 5), (3, 2, 8), (64, 1, 2, 2))
+"""Batches of maps, of rows, one map, sequences, and many small maps."""
+
+
+@drawn(
+    shape=st.sampled_from(SHAPES),
+    centre=st.floats(-1e4, 1e4),
+    spread=st.floats(1e-6, 1e6),
+    first=st.floats(-1e3, 1e3),
+    seed=st.integers(0, 99),
+    last=st.booleans(),
+)
+def test_statistics_of_float32_batches_are_those_of_float64(
+    shape: tuple[int, ...], centre: float, spread: float, first: float, seed: int, *, last: bool
+) -> None:
+    """Also where the first sample, about whose mean the sums are taken, lies far from the others."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator)
+    x[0] += first
+    x = centre + spread * x
+    if last and x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    exact = x.double().transpose(0, 1).flatten(1)
+    expected, var = exact.mean(1), exact.var(1, correction=0)
+    found = batch_statistics(x)
+    assert [part.dtype for part in found] == [torch.float64] * 2
+    deviation = (var.sqrt() + 1e-12 * exact.abs().amax(1)).clamp(min=1e-300)
+    assert float(((found[0] - expected).abs() / deviation).max()) < 1e-6 * len(x) ** 0.5
+    # Values that differ in their last digits alone have a variance as rough as these digits.
+    rounding = (1e-7 * exact.abs().amax(1)) ** 2
+    assert bool(((found[1] - var).abs() <= 1e-6 * len(x) * var + rounding).all())
+
+
+def test_statistics_of_float64_batches_are_the_definition_to_rounding() -> None:
+    x = torch.randn(6, 3, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3 + 100
+    mean, var = batch_statistics(x)
+    torch.testing.assert_close(mean, x.mean((0, 2, 3)), rtol=1e-14, atol=0.0)
+    torch.testing.assert_close(var, x.var((0, 2, 3), correction=0), rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize("size", [1e25, 1e-25])
+def test_squares_beyond_the_range_of_float32_are_no_mismatch_beyond_it(size: float) -> None:
+    x = size * torch.randn(6, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    op = Norm(weight=None, bias=None, mean=torch.zeros(3), var=torch.ones(3), eps=1e-5)
+    means, spreads = mismatch(op, x)
+    exact = x.double()
+    assert means.tolist() == pytest.approx((exact.mean((0, 2, 3)).abs() / (1 + 1e-5) ** 0.5).tolist(), rel=1e-6)
+    var = exact.var((0, 2, 3), correction=0)
+    assert spreads.tolist() == pytest.approx((((var + 1e-5) / (1 + 1e-5)).log().abs() / 2).tolist(), rel=1e-6)
+
+
+def test_mismatch_has_the_slopes_of_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 2, 3, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    op = Norm(weight=None, bias=None, mean=torch.tensor([0.5, -1.0]), var=torch.tensor([0.3, 4.0]), eps=1e-5)
+    assert torch.autograd.gradcheck(lambda batch: mismatch(op, batch), x)
+
+
 @each_net
 def test_mismatch_is_near_zero_on_the_data_that_the_network_was_trained_for(net: Sample, samples: Path) -> None:
     """500 held-out digits: each mean is uncertain by about 1 / sqrt(500), more where pixels of one image agree."""
@@ -143,6 +212,47 @@ def test_the_recording_of_a_batch_is_that_of_its_samples(net: Sample) -> None:
     for name, kept in whole.saved.items():
         for part, alone_parts in zip(kept, zip(*(one.saved[name] for one in alone), strict=True), strict=True):
             assert torch.equal(part, torch.cat(alone_parts)), name
+
+
+@each_net
+def test_a_pass_on_tape_records_the_same_and_its_gradient_is_that_of_a_pass_of_its_own(net: Sample) -> None:
+    given = some_inputs()
+    plain = record(net.graph, given)
+    found, tape = record_on_tape(net.graph, given)
+    assert (found.start, found.inputs) == (plain.start, plain.inputs)
+    kept = [part for parts in found.saved.values() for part in parts]
+    assert not any(part.requires_grad for part in (found.value, found.logits, *kept))
+    assert torch.equal(found.value, plain.value)
+    assert torch.equal(found.logits, plain.logits)
+    assert found.saved.keys() == plain.saved.keys()
+    for name, parts in plain.saved.items():
+        assert all(map(torch.equal, parts, found.saved[name])), name
+    cotangent = cotangent_at_logits(found.logits, "random", None, seed=0)
+    assert torch.equal(tape.gradient(cotangent), autograd_gradient(net.graph, plain, cotangent))
+
+
+def test_a_subject_asked_for_its_gradient_first_passes_once(samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (digits_subject(samples, dtype="float64") for _ in range(2))
+    expected = (second.recording, second.torch_gradient)
+    cotangents: list[Tensor] = []
+    exact = Tape.gradient
+
+    def counted(tape: Tape, cotangent: Tensor) -> Tensor:
+        cotangents.append(cotangent)
+        return exact(tape, cotangent)
+
+    def refused(*_: object) -> None:
+        pytest.fail("a second forward pass")
+
+    monkeypatch.setattr(Tape, "gradient", counted)
+    monkeypatch.setattr("resnet_audit.measure.subject.record", refused)
+    monkeypatch.setattr("resnet_audit.measure.subject.autograd_gradient", refused)
+    found = (first.torch_gradient, first.recording, first.torch_gradient)
+    assert torch.equal(found[0], expected[1])
+    assert found[0] is found[2]
+    assert torch.equal(found[1].logits, expected[0].logits)
+    assert found[1].inputs == expected[0].inputs
+    assert len(cotangents) == 1
 
 
 # objectives ---------------------------------------------------------------------------------------------------------

@@ -1,14 +1,14 @@
 """The depth distribution of the gradient against the enumeration of every path, and against autograd.
 
-Where the property tests of theory note `gradient-ensemble`, section D, are; * in test_theory_gradient.py,
-** in test_theory_ensemble_torch.py, + in test_theory_path_prediction.py, ++ in test_theory_spin_glass.py,
-# in test_theory_path_statistics.py:
+Where the property tests of theory note `gradient-ensemble`, section D, are, by the beginnings of their names;
+* in test_theory_gradient.py, ** in test_theory_ensemble_torch.py, + in test_theory_path_prediction.py,
+++ in test_theory_spin_glass.py, # in test_theory_path_statistics.py:
 
  1  parts sum to the gradient         test_parts_of_a_trained_network_sum_to_its_gradient,
                                       ** test_parts_sum_to_the_gradient_through_code_of_the_user
  2  enumeration of all paths          test_every_part_is_the_sum_over_all_paths_of_its_depth
  3  zero branches                     test_zero_branches_leave_all_shares_at_depth_zero,
-                                      * test_zero_branches_of_a_{preactivation,postactivation}_...
+                                      * test_zero_branches_of_a
  4  shared linear and scalar branch   test_a_shared_linear_branch_gives_binomial_coefficients_times_its_powers,
                                       test_a_scalar_branch_has_binomial_norm_shares,
                                       # test_orthogonal_branches_of_equal_gain_are_binomial_in_incoherent_energy_alone
@@ -29,15 +29,17 @@ Where the property tests of theory note `gradient-ensemble`, section D, are; * i
 11  finite difference                 test_finite_difference_of_the_objective_is_the_product_with_the_summed_parts
 12  layers and blocks                 test_layers_are_twice_the_blocks_and_the_head_where_shortcuts_have_no_weights,
                                       test_a_projection_adds_a_layer_to_the_paths_through_it
-13  closed forms                      ++ all of it, + test_the_law_is_the_convolution_of_its_factors
+13  closed forms                      ++ test_, + test_the_law_is_the_convolution_of_its_factors
 14  adjoint of the padded shortcut    test_the_subsampling_and_padding_shortcut_is_passed_by_its_adjoint
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,7 +74,6 @@ from resnet_audit.theory import ensemble, gradient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -93,6 +94,17 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def test_the_property_tests_that_are_named_above_are_there() -> None:
+    introduction, table = (__doc__ or "").split("statistics.py:\n")
+    files = dict(re.findall(r"([*+#]+) in\s+(\w+\.py)", f"{introduction}statistics.py"))
+    assert [int(number) for number in re.findall(r"^ ?(\d+)  ", table, re.MULTILINE)] == list(range(1, 15))
+    named = re.findall(r"(?:([*+#]+) )?(test_\w*)", table)
+    assert {mark for mark, _ in named} == {"", *files}
+    for mark, name in named:
+        file = Path(__file__).parent / files.get(mark, Path(__file__).name)
+        assert f"\ndef {name}" in file.read_text(encoding="utf-8"), name
 
 
 def counting(subject: Subject) -> dict[Edge, Mark]:

@@ -93,7 +93,9 @@ def test_fast_gives_the_same_mean_spread_and_gains_as_the_parts(net: SmallNet, u
     assert full.projection_sd is not None
     assert fast.projection_mean == pytest.approx(full.projection_mean, rel=1e-11)
     assert fast.projection_sd == pytest.approx(full.projection_sd, rel=1e-9)
-    assert fast.blocks == full.blocks
+    for one, other in zip(fast.blocks, full.blocks, strict=True):
+        assert one.name == other.name
+        assert (one.branch_gain, one.skip_gain) == pytest.approx((other.branch_gain, other.skip_gain), rel=1e-12)
     assert fast.predicted == full.predicted
     assert fast.distribution is fast.depth_mean is fast.cancellation is None
     assert fast.identity_residual <= EXACT
