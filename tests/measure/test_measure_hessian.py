@@ -1,10 +1,7 @@
 """Products with the Hessian and what is estimated from them, against dense matrices.
 
-Theory note `shortcut-scaling`, section D: 8 to 12 are here, 1 to 7 in the tests of the theory. Mutants of the note:
-no reorthogonalisation     test_lanczos_with_as_many_steps_as_rows_is_the_whole_spectrum
-trace factor               test_the_trace_is_unbiased_for_any_basis, test_the_quadrature_of_random_signs_...
-no normalisation           test_the_start_is_a_unit_vector_..., test_lanczos_with_as_many_steps_as_rows_...
-missing skip               test_products_are_those_of_the_dense_hessian
+Theory note `shortcut-scaling`, section D: 8 and 10 to 12 are here. The table of all twenty properties is in
+tests/theory/test_theory_shortcut_properties.py, faults that these tests catch in test_theory_shortcut_mutants.py there.
 """
 
 from __future__ import annotations

@@ -1,17 +1,7 @@
 """The residual neural tangent kernel against neural-tangents, a finite network, closed forms and its own limits.
 
-Mutant of the recursion                                   caught by
-kappa0 left out of the product                            neural_tangents, finite_network, table
-K kappa0 left out of the sum                              neural_tangents, finite_network, one_layer
-kappa0 used for kappa1                                    neural_tangents, one_layer, table
-alpha not squared                                         neural_tangents, finite_network, residual_time
-factor of the diagonal (the trace) wrong                  between_equal_inputs, table
-kappa1 with a wrong sign or without its sine              neural_tangents, fixed_point_of_the_recursion
-shortcut left out                                         neural_tangents, finite_network, stays_ordered
-sqrt 2 or 1/2 of the ReLU left out                        neural_tangents, finite_network
-rho kept instead of 1 - rho                               keeps_its_digits
-
-Properties of the theory note `shortcut-scaling`, D: 13, 14, 15, 16, 17.
+Theory note `shortcut-scaling`, section D: 13 to 17 are here. The table of all twenty properties is in
+tests/theory/test_theory_shortcut_properties.py, faults that these tests catch in test_theory_shortcut_mutants.py there.
 """
 
 from __future__ import annotations

@@ -1,18 +1,7 @@
 """Shortcut depth and the Hessian at the zero point, against dense Hessians of networks written in torch alone.
 
-Theory note `shortcut-scaling`, section D, for the shortcut (8 to 12 in tests/measure/test_measure_hessian.py):
- 1  spectrum +-s, h R times             test_the_spectrum_at_zero_is_plus_minus_b_once_a_hidden_channel_and_block
- 2  condition invariant                 test_the_condition_is_invariant_to_rotation_and_scale
- 3  n = 3, 4: H = 0                     test_with_three_or_more_layers_the_hessian_at_zero_weights_is_zero
- 4  n = 1: closed form, linear in R     test_with_one_layer_the_condition_grows_with_the_number_of_blocks
- 5  B = 0: undefined                    test_where_nothing_can_be_gained_the_condition_is_undefined
- 6  convolutions, stride and padding    test_b_of_convolutions_is_the_dense_hessian
- 7  one B a stage                       test_the_blocks_of_a_stage_have_the_same_b
- 9  Lanczos stops after 2 d steps       test_lanczos_sees_each_value_of_the_zero_hessian_once
-Seeded mutants of the note that concern the shortcut, and what catches them:
-missing skip (branches dropped with their sum)     6, 7        missing 1/2 (mean instead of sum over places)   6
-no normalisation of the loss by samples            1, 6        stride of the second layer not spread           6
-stride of the first layer left out                 6           zero point of BN taken for weights   zero_point
+Theory note `shortcut-scaling`, section D: 1 to 7 and 9 are here. The table of all twenty properties is in
+test_theory_shortcut_properties.py, faults that these tests catch in test_theory_shortcut_mutants.py.
 """
 
 from __future__ import annotations
