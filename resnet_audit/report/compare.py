@@ -1,4 +1,4 @@
-"""Comparing checkpoints: their order, a row of headline numbers each, and straight lines through the rows.
+"""Comparing checkpoints: their order, a row of headline numbers each, straight lines through the rows, a family's fit.
 
 Source   ordinary least squares; the interval of a slope is Student's, at 95 %, with n - 2 degrees of freedom.
 Reads    everything from finished results, so a row says what the single commands say.
@@ -8,29 +8,36 @@ Status   rows as their analyses say; a slope is an estimate. The interval takes 
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import math
 import re
 from copy import copy
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from resnet_audit.checkpoint.expand import natural_key
 from resnet_audit.errors import UsageError
-from resnet_audit.report.report import audit, registered
-from resnet_audit.results import Comparison, ComparisonRow, Note, Trend
-from resnet_audit.settings import no_progress
+from resnet_audit.report.family_fit import FamilyPoint, family_fit, family_points, why_no_family_fit
+from resnet_audit.report.many import ONE, UNWATCHED, audit_all
+from resnet_audit.report.report import Work, registered
+from resnet_audit.results import Comparison, ComparisonRow, Note, ScalingResult, Trend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from resnet_audit.checkpoint import Checkpoint
     from resnet_audit.measure import Subject
-    from resnet_audit.report.report import Outcome
-    from resnet_audit.results import CheckpointEntry, Result
+    from resnet_audit.report.many import Watch
+    from resnet_audit.report.report import One, Outcome
+    from resnet_audit.results import AlphaMethod, CheckpointEntry, Result
     from resnet_audit.results.comparison import Direction, TrendOf
-    from resnet_audit.settings import Progress, Settings
+    from resnet_audit.settings import Many, Settings
 
-COMPARED = ("bound", "spectrum", "gradient", "ensemble")
+    Member = dict[AlphaMethod, FamilyPoint]
+    """One network of a family by each method."""
+
+COMPARED = ("bound", "spectrum", "gradient", "ensemble", "scaling")
 """The analyses that a row is made of."""
 
 METRICS = (
@@ -80,11 +87,38 @@ def _key(path: str) -> list[tuple[list[str | int], str]]:
     return [natural_key(part) for part in path.split("/")]
 
 
-def compare_all(paths: Sequence[str], settings: Settings, *, progress: Progress = no_progress) -> Outcome:
+def compare_all(paths: Sequence[str], settings: Settings, *, many: Many = ONE, watch: Watch = UNWATCHED) -> Outcome:
     """The document of `compare` over all `paths`, in their order; a file that fails has no row."""
-    outcome = audit(paths, "compare", COMPARED, settings, progress=progress, analyse=for_a_row)
-    outcome.document["comparison"] = compared(outcome.document["checkpoints"])
+    family: list[Member] = []
+
+    def done(one: One) -> None:
+        if one.beside is not None:
+            family.append(_member_from(one.beside))
+        watch.done(one)
+
+    work = Work(analyses=COMPARED, settings=settings, analyse=for_a_row, beside=as_member)
+    outcome = audit_all(paths, "compare", work, many=many, watch=replace(watch, done=done))
+    outcome.document["comparison"] = compared(outcome.document["checkpoints"], family)
     return outcome
+
+
+def as_member(subject: Subject, results: Mapping[str, Result]) -> object:
+    """What the network is in a family; None where its branches have no scales.
+
+    Here, since `--blocks` takes rows out of what is finished, and the family is one of whole networks.
+    """
+    scaling = results.get("scaling")
+    if not isinstance(scaling, ScalingResult):
+        return None
+    kinds = importlib.import_module("resnet_audit.measure.block_kinds").block_kinds(subject.graph)
+    # Only whether two networks have the same kinds is ever asked.
+    digest = hashlib.sha256(repr(sorted(map(repr, kinds))).encode()).hexdigest()
+    points = family_points(scaling.blocks, frozenset({digest}))
+    return {method: {**asdict(point), "kinds": digest} for method, point in points.items()}
+
+
+def _member_from(beside: Any) -> Member:  # noqa: ANN401 - plain JSON data
+    return {method: FamilyPoint(**{**point, "kinds": frozenset({point["kinds"]})}) for method, point in beside.items()}
 
 
 def for_a_row(name: str, subject: Subject, checkpoint: Checkpoint) -> Result:
@@ -96,18 +130,26 @@ def for_a_row(name: str, subject: Subject, checkpoint: Checkpoint) -> Result:
     return registered(name, subject, checkpoint)
 
 
-def compared(entries: Iterable[CheckpointEntry]) -> Comparison:
-    """Rows and trends of the checkpoints whose graph was found, in the order given."""
+def compared(entries: Iterable[CheckpointEntry], family: Sequence[Member] = ()) -> Comparison:
+    """Rows and trends of the checkpoints whose graph was found, in the order given, and the fits of the `family`."""
     found = [entry for entry in entries if entry.get("graph") is not None]
     kind, places = _places(found)
     rows = tuple(_row(entry, x) for entry, x in zip(found, places, strict=True))
     trends = tuple(_trend(metric, rows) for metric in METRICS)
-    return Comparison(trend_of=kind, rows=rows, trends=trends, family_fit=None, notes=_notes(rows))
+    weights, measured = ([member[method] for member in family] for method in ("weights", "measured"))
+    return Comparison(
+        trend_of=kind,
+        rows=rows,
+        trends=trends,
+        family_fit=family_fit(weights),
+        family_fit_measured=family_fit(measured),
+        notes=(*_notes(found, rows), *_no_fit("family_fit", weights), *_no_fit("family_fit_measured", measured)),
+    )
 
 
 def _row(entry: CheckpointEntry, x: float) -> ComparisonRow:
     graph, bound, spectrum = entry.get("graph"), entry.get("bound"), entry.get("spectrum")
-    gradient, ensemble = entry.get("gradient"), entry.get("ensemble")
+    gradient, ensemble, scaling = entry.get("gradient"), entry.get("ensemble"), entry.get("scaling")
     covers = bound.covers if bound else None
     return ComparisonRow(
         path=entry["path"],
@@ -127,7 +169,7 @@ def _row(entry: CheckpointEntry, x: float) -> ComparisonRow:
         cancellation=_finite(ensemble.cancellation if ensemble else None),
         branch_gamma=_finite(graph.branch_gamma if graph else None),
         identity_residual=_finite(ensemble.identity_residual if ensemble else None),
-        residual_time=None,
+        residual_time=_finite(scaling.residual_time if scaling else None),
     )
 
 
@@ -185,18 +227,18 @@ def trend(metric: str, xs: Sequence[float], ys: Sequence[float]) -> Trend:
     return Trend(metric=metric, slope=slope, low=slope - half, high=slope + half, n=len(xs), direction=direction)
 
 
-def _notes(rows: Sequence[ComparisonRow]) -> tuple[Note, ...]:
-    later = "needs the scaling analysis, which is not in this version"
-    notes = [
-        Note(
-            code="fast",
-            message="sigma max of a matrix is an estimate from below; of convolutions exact",
-            where="sigma_max",
-        ),
-        Note(code="not_in_version", message=f"residual_time {later}", where="residual_time"),
-        Note(code="not_in_version", message=f"family_fit {later}", where="family_fit"),
-    ]
+def _notes(entries: Sequence[CheckpointEntry], rows: Sequence[ComparisonRow]) -> Iterator[Note]:
+    message = "sigma max of a matrix is an estimate from below; of convolutions exact"
+    yield Note(code="fast", message=message, where="sigma_max")
+    if len({scaling.method for entry in entries if (scaling := entry.get("scaling"))}) > 1:
+        message = "S is measured in some rows and from weights in others; the two cannot be compared"
+        yield Note(code="mixed_scales", message=message, where="residual_time")
     if len(rows) < FEWEST:
         message = f"a trend needs {FEWEST} checkpoints or more"
-        notes.append(Note(code="too_few_rows", message=message, where="trends"))
-    return tuple(notes)
+        yield Note(code="too_few_rows", message=message, where="trends")
+
+
+def _no_fit(where: str, points: Sequence[FamilyPoint]) -> Iterator[Note]:
+    reason = why_no_family_fit(points)
+    if reason is not None:
+        yield Note(code="no_family_fit", message=f"no family fit: {reason}", where=where)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resnet_audit.results.common import Note
+from resnet_audit.results.scaling import FamilyFit
 
 TrendOf = Literal["epoch", "number", "blocks", "position"]
 """What x is: an epoch or another number in the paths, the number of blocks, or the place in the order."""
@@ -19,6 +20,7 @@ class ComparisonRow:
 
     log10_spectral_complexity: of the operator cover, as published; log10_spectral_complexity_patch: of the patch cover.
     branch_gamma: mean |gamma| of the last normalisation inside a branch.
+    residual_time: S by the method of the checkpoint's `scaling`: measured where the network runs, else from weights.
     """
 
     path: str
@@ -58,10 +60,14 @@ class Trend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Rows in natural order of their paths, and the trends along x. `family_fit` has no value in this version."""
+    """Rows in natural order of their paths, the trends along x, and how branch scales fall with depth in a family.
+
+    family_fit: of scales from weights, which hang on no inputs; family_fit_measured: of those measured on the inputs.
+    """
 
     trend_of: TrendOf
     rows: tuple[ComparisonRow, ...]
     trends: tuple[Trend, ...]
-    family_fit: None
+    family_fit: FamilyFit | None
+    family_fit_measured: FamilyFit | None
     notes: tuple[Note, ...] = ()

@@ -14,24 +14,37 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from render_factory import RATIOS, bound, document, ensemble, gradient, graph, matches_golden, printed, spectrum
+from render_factory import (
+    RATIOS,
+    bound,
+    document,
+    ensemble,
+    gradient,
+    graph,
+    matches_golden,
+    printed,
+    scaling,
+    spectrum,
+)
 from rich.cells import cell_len
 
 from resnet_audit.errors import AuditError, UsageError
 from resnet_audit.render import figure as module
 from resnet_audit.render import glyphs, words
+from resnet_audit.render.charts.comparison import PANELS
 from resnet_audit.render.figure import figure, require_figure
 from resnet_audit.render.names import short_names
 from resnet_audit.report.compare import compared
+from resnet_audit.report.family_fit import FamilyPoint
 from resnet_audit.results import Note
 
 EPOCHS = (0, 1, 2, 4, 8, 16)
 
 
-def compare(*entries: Any) -> Any:
+def compare(*entries: Any, members: Any = ()) -> Any:
     """A document of `compare` over finished entries."""
     whole = document("graph")
-    return {**whole, "command": "compare", "checkpoints": list(entries), "comparison": compared(entries)}
+    return {**whole, "command": "compare", "checkpoints": list(entries), "comparison": compared(entries, members)}
 
 
 def one(path: str, step: float = 0.0, blocks: int = 9, **changes: Any) -> Any:
@@ -45,6 +58,7 @@ def one(path: str, step: float = 0.0, blocks: int = 9, **changes: Any) -> Any:
     assert covers is not None
     operator = replace(covers.operator, log10_spectral_complexity=16.29 - 3 * step + blocks / 3)
     depth = replace(ensemble(blocks, 0.55 - step / 4), cancellation=0.4 + step / 3)
+    scales = replace(scaling(), residual_time=5.3 - 2 * step)
     return {
         **entry,
         "parameters": 29969 * blocks,
@@ -53,6 +67,7 @@ def one(path: str, step: float = 0.0, blocks: int = 9, **changes: Any) -> Any:
         "spectrum": replace(spectrum(), sigma_max=3.1 + 5 * step),
         "gradient": replace(gradient(), blocks=rows, ratio_median=1.25 - step / 20, ratio_worst=max(ratios)),
         "ensemble": depth,
+        "scaling": scales,
         **changes,
     }
 
@@ -61,8 +76,23 @@ def series() -> Any:
     return compare(*(one(f"runs/first/epoch{e:02}.pt", math.log2(1 + e) / 5) for e in EPOCHS))
 
 
-def family() -> Any:
-    return compare(*(one(f"resnet{6 * b // 3 + 2}.th", b / 60, b) for b in (9, 15, 21, 27)))
+SCALES = {9: (1.323, 1.030), 15: (0.929, 0.636), 21: (0.817, 0.486), 27: (0.653, 0.379)}
+"""RMS of the branch scales by blocks, from weights and measured: theory note `shortcut-scaling`, B4."""
+
+
+def members(scales: dict[int, tuple[float | None, float | None]]) -> list[Any]:
+    return [
+        {
+            method: FamilyPoint(blocks=blocks, rms_alpha=alpha, method=method, kinds=frozenset())
+            for method, alpha in zip(("weights", "measured"), both, strict=True)
+        }
+        for blocks, both in scales.items()
+    ]
+
+
+def family(scales: Any = SCALES) -> Any:
+    entries = (one(f"resnet{6 * b // 3 + 2}.th", b / 60, b) for b in (9, 15, 21, 27))
+    return compare(*entries, members=members(scales))
 
 
 def missing() -> Any:
@@ -127,6 +157,24 @@ def test_the_trend_is_along_what_the_rows_say() -> None:
     assert "per block" in printed(family())
     assert "along the number of blocks" in " ".join(printed(family()).split())
     assert "per row" in printed(compare(one("a.pt"), one("b.pt", 0.1), one("last.pt", 0.5)))
+
+
+def test_a_family_shows_both_fits_with_interval_and_verdict() -> None:
+    text = " ".join(printed(family()).split())
+    assert "alphas from weights, 4 networks: gamma 0.62 ± 0.23, inconclusive: the interval holds 1/2" in text
+    assert "alphas measured, 4 networks: gamma 0.901 ± 0.093, fast: S stays bounded" in text
+    plain = " ".join(printed(family(), encoding="ascii").split())
+    assert "gamma 0.62 +- 0.23, inconclusive" in plain
+
+
+def test_different_depths_without_a_fit_say_why_and_a_series_is_silent() -> None:
+    text = " ".join(printed(family({9: (1.0, 0.5), 15: (0.5, 0.3)})).split())
+    assert text.count("note: no family fit: a fit over depths needs networks of 3 depths or more, not 2") == 1
+    assert "family fit: rms" not in text
+    half = " ".join(printed(family({blocks: (None, both[1]) for blocks, both in SCALES.items()})).split())
+    assert "alphas measured, 4 networks" in half
+    assert "note: no family fit: a block has no scale from weights" in half
+    assert "family fit" not in printed(series())
 
 
 def test_two_rows_show_no_trends_and_say_why() -> None:
@@ -284,15 +332,22 @@ def test_a_figure_has_no_date_and_is_well_formed() -> None:
     assert not re.search(r"<dc:date>|20\d\d-\d\d-\d\d", text)
 
 
+def drawn_whole(shown: Any) -> Any:
+    """The figure itself, before it is saved."""
+    pytest.importorskip("matplotlib")
+    from resnet_audit.render.figures import comparison_figure  # noqa: PLC0415 - it imports matplotlib
+
+    return comparison_figure(shown["comparison"], shown["checkpoints"])
+
+
 def panels(shown: Any) -> list[str]:
     """The titles of all panels, read from the figure itself."""
-    pytest.importorskip("matplotlib")
-    whole = module._drawn(shown["comparison"], shown["checkpoints"])
+    whole = drawn_whole(shown)
     return [axes.get_title(loc="left") for axes in whole.axes if axes.get_title(loc="left")]
 
 
 def test_every_metric_with_values_has_a_panel_and_one_without_has_none() -> None:
-    assert len(panels(series())) == len(module.PANELS) + 1
+    assert len(panels(series())) == len(PANELS) + 1
     bare = compare(one("a.pt", bound=None, ensemble=None), one("b.pt", 0.1, bound=None, ensemble=None))
     found = panels(bare)
     assert "largest singular value" in found
@@ -300,10 +355,9 @@ def test_every_metric_with_values_has_a_panel_and_one_without_has_none() -> None
 
 
 def test_the_points_of_a_panel_are_the_numbers_of_the_rows() -> None:
-    pytest.importorskip("matplotlib")
     shown = series()
     rows = shown["comparison"].rows
-    whole = module._drawn(shown["comparison"], shown["checkpoints"])
+    whole = drawn_whole(shown)
     (axes,) = [axes for axes in whole.axes if axes.get_title(loc="left").startswith("effective depth")]
     norm, projection = axes.get_lines()
     assert list(norm.get_xdata()) == [row.x for row in rows]
@@ -312,9 +366,8 @@ def test_the_points_of_a_panel_are_the_numbers_of_the_rows() -> None:
 
 
 def test_the_map_has_the_shares_of_every_checkpoint_in_its_column() -> None:
-    pytest.importorskip("matplotlib")
     shown = family()
-    whole = module._drawn(shown["comparison"], shown["checkpoints"])
+    whole = drawn_whole(shown)
     (image,) = [image for axes in whole.axes for image in axes.get_images()]
     left, right, bottom, top = image.get_extent()
     low = math.ceil(bottom)
@@ -333,9 +386,8 @@ def test_a_hostile_name_is_drawn_as_text(name) -> None:
 
 
 def test_panels_share_their_axis_where_values_are_missing() -> None:
-    pytest.importorskip("matplotlib")
     shown = missing()
-    whole = module._drawn(shown["comparison"], shown["checkpoints"])
+    whole = drawn_whole(shown)
     limits = {axes.get_xlim() for axes in whole.axes if axes.get_lines() and not axes.get_images()}
     assert len(limits) == 1
     ((low, high),) = limits
@@ -345,9 +397,8 @@ def test_panels_share_their_axis_where_values_are_missing() -> None:
 
 @pytest.mark.parametrize(("length", "shown"), [(3, "aaa1"), (25, "a" * 25 + "1"), (40, "0")])
 def test_names_that_do_not_fit_below_the_map_give_way_to_places(length, shown) -> None:
-    pytest.importorskip("matplotlib")
     paths = [f"{'a' * length}{place}.pt" for place in (1, 2)]
-    whole = module._drawn(*(compare(*map(one, paths))[key] for key in ("comparison", "checkpoints")))
+    whole = drawn_whole(compare(*map(one, paths)))
     (axes,) = [axes for axes in whole.axes if axes.get_images()]
     assert axes.get_xticklabels()[0].get_text() == shown
 
@@ -359,13 +410,13 @@ def test_many_checkpoints_are_drawn() -> None:
 @pytest.mark.parametrize("path", ["x", "x.jpg", "x.svgz", "svg", ".svg", "x.SVG"])
 def test_a_suffix_that_is_no_format_is_refused(path) -> None:
     with pytest.raises(UsageError, match=r"the suffix is none of \.svg, \.pdf, \.png"):
-        require_figure(path)
+        require_figure(path, "compare")
 
 
 def test_without_matplotlib_the_line_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda _name: None)
     with pytest.raises(UsageError, match=re.escape("pip install 'resnet-audit[plot]'")):
-        require_figure("x.svg")
+        require_figure("x.svg", "compare")
 
 
 def test_without_rows_there_is_nothing_to_draw() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from resnet_audit.errors import UsageError
 from resnet_audit.report import Outcome, compare_all
 from resnet_audit.report.compare import COMPARED, METRICS, compared, for_a_row, in_order, trend
+from resnet_audit.report.family_fit import FamilyPoint
 from resnet_audit.results import Comparison, ComparisonRow
 from resnet_audit.settings import Settings
 
@@ -163,11 +164,48 @@ def test_two_rows_have_no_trend_and_a_note_says_why() -> None:
     assert [one.slope for one in three.trends if one.metric == "branch_gamma"] == pytest.approx([1.0])
 
 
-def test_what_needs_a_later_analysis_is_null_with_a_note() -> None:
+def test_rows_of_two_methods_are_named_as_not_comparable() -> None:
+    def scaled(method: str) -> Any:
+        return SimpleNamespace(residual_time=2.5, method=method)
+
+    mixed = compared([entry("a", scaling=scaled("weights")), entry("b", scaling=scaled("measured"))])
+    alike = compared([entry("a", scaling=scaled("weights")), entry("b", scaling=scaled("weights"))])
+    assert [row.residual_time for row in mixed.rows] == [2.5, 2.5]
+    assert [note.where for note in mixed.notes if note.code == "mixed_scales"] == ["residual_time"]
+    assert "mixed_scales" not in {note.code for note in alike.notes}
+
+
+def member(blocks: int, weights: float | None, measured: float | None) -> Any:
+    scales: dict[Any, float | None] = {"weights": weights, "measured": measured}
+    return {
+        method: FamilyPoint(blocks=blocks, rms_alpha=alpha, method=method, kinds=frozenset())
+        for method, alpha in scales.items()
+    }
+
+
+def test_a_family_is_fitted_by_either_method_on_its_own() -> None:
+    counts = (9, 15, 21)
+    entries = [entry(f"r{count}", count) for count in counts]
+    found = compared(entries, [member(count, 2 * count**-0.3, 5 * count**-0.8) for count in counts])
+    assert found.family_fit is not None
+    assert found.family_fit_measured is not None
+    assert (found.family_fit.gamma, found.family_fit.verdict) == (pytest.approx(0.3), "slow")
+    assert (found.family_fit_measured.gamma, found.family_fit_measured.verdict) == (pytest.approx(0.8), "fast")
+    assert (found.family_fit.method, found.family_fit_measured.method) == ("weights", "measured")
+    assert "no_family_fit" not in {note.code for note in found.notes}
+
+
+def test_where_there_is_no_fit_a_note_says_why() -> None:
     found = compared([entry("a"), entry("b")])
-    assert found.family_fit is None
-    assert [row.residual_time for row in found.rows] == [None, None]
-    assert {"residual_time", "family_fit"} <= {note.where for note in found.notes if note.code == "not_in_version"}
+    assert (found.family_fit, found.family_fit_measured) == (None, None)
+    notes = {note.where: note.message for note in found.notes if note.code == "no_family_fit"}
+    assert notes.keys() == {"family_fit", "family_fit_measured"}
+    assert "3 depths or more, not 0" in notes["family_fit"]
+    half = compared([entry("a")], [member(count, None, count**-0.6) for count in (9, 15, 21)])
+    assert half.family_fit_measured is not None
+    assert [note.message for note in half.notes if note.where == "family_fit"] == [
+        "no family fit: a block has no scale from weights"
+    ]
 
 
 def test_every_metric_with_a_trend_is_a_field_of_a_row() -> None:
@@ -252,7 +290,7 @@ def test_a_whole_comparison_has_its_rows_in_order(series) -> None:
     assert isinstance(found, Comparison)
     assert [row.path for row in found.rows] == paths
     assert (found.trend_of, [row.x for row in found.rows]) == ("epoch", [0.0, 8.0, 24.0])
-    assert all(getattr(row, name) is not None for row in found.rows for name in METRICS if name != "residual_time")
+    assert all(getattr(row, name) is not None for row in found.rows for name in METRICS)
     assert all(a.depth_mean != b.depth_mean for a, b in pairwise(found.rows))
 
 
@@ -279,5 +317,5 @@ def test_only_the_spectrum_is_quick(monkeypatch) -> None:
     subject = SimpleNamespace(settings=SMALL)
     for name in COMPARED:
         for_a_row(name, subject, None)
-    assert seen == {"bound": False, "spectrum": True, "gradient": False, "ensemble": False}
+    assert seen == {name: name == "spectrum" for name in COMPARED}
     assert subject.settings.fast is False

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from resnet_audit.checkpoint import load
 from resnet_audit.graph import discover
 from resnet_audit.measure import Subject
-from resnet_audit.report.family_fit import FamilyPoint, family_fit, why_no_family_fit
+from resnet_audit.measure.block_kinds import block_kinds
+from resnet_audit.report.family_fit import FamilyPoint, family_fit, family_points, why_no_family_fit
 from resnet_audit.settings import Settings
 from resnet_audit.theory import scaling
 
@@ -25,19 +26,25 @@ T_TWO = 4.302652729749464
 """97.5 % point of Student's t with 2 degrees of freedom, from tables."""
 
 
-def points(values, method="weights", blocks=BLOCKS):
+KINDS = frozenset({"a block"})
+
+
+def points(values, method="weights", blocks=BLOCKS, kinds=KINDS):
     return [
-        FamilyPoint(blocks=count, rms_alpha=value, method=method) for count, value in zip(blocks, values, strict=True)
+        FamilyPoint(blocks=count, rms_alpha=value, method=method, kinds=kinds)
+        for count, value in zip(blocks, values, strict=True)
     ]
 
 
+def of_file(path: Path, method: str = "weights") -> dict[str, FamilyPoint]:
+    settings = Settings(method=method, threads=1, samples=2, input_size=None if path.suffix == ".th" else (1, 8, 8))
+    graph = discover(load(str(path)), settings)
+    return family_points(scaling.analyse(Subject(graph, settings)).blocks, block_kinds(graph))
+
+
 def test_family_of_four_trained_networks_has_the_printed_fit(checkpoints: Path) -> None:
-    found = []
-    for depth in (20, 32, 44, 56):
-        settings = Settings(method="weights", threads=1)
-        graph = discover(load(str(checkpoints / f"resnet{depth}.th")), settings)
-        result = scaling.analyse(Subject(graph, settings))
-        found.append(FamilyPoint(blocks=len(result.blocks), rms_alpha=result.rms_alpha, method=result.method))
+    found = [of_file(checkpoints / f"resnet{depth}.th")["weights"] for depth in (20, 32, 44, 56)]
+    assert [point.blocks for point in found] == list(BLOCKS)
     fit = family_fit(found)
     assert fit.gamma == pytest.approx(0.617, abs=5e-4)
     assert (fit.high - fit.low) / 2 == pytest.approx(0.228, abs=5e-4)
@@ -87,11 +94,15 @@ def test_a_made_family_gives_its_exponent_back() -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ([], "different depths, and there are 0"),
-        (points((1.0, 0.5), blocks=(9, 15)), "different depths, and there are 2"),
-        (points((1.0, 0.5, 0.6, 0.7), blocks=(9, 15, 9, 15)), "different depths, and there are 2"),
+        ([], "3 depths or more, not 0"),
+        (points((1.0, 0.5), blocks=(9, 15)), "3 depths or more, not 2"),
+        (points((1.0, 0.5, 0.6, 0.7), blocks=(9, 15, 9, 15)), "3 depths or more, not 2"),
         ([*points((1.0, 0.5), blocks=(9, 15)), *points((0.4,), "measured", (21,))], "some from weights"),
         (points((1.0, 0.0, 0.3, 0.2)), "branches are 0"),
+        (points((1.0, math.inf, 0.3, 0.2)), "branches are 0"),
+        (points((1.0, None, 0.3, 0.2)), "no scale from weights"),
+        (points((1.0, None, 0.3, 0.2), "measured"), "no scale that was measured"),
+        ([*points((1.0, 0.5), blocks=(9, 15)), *points((0.4,), blocks=(21,), kinds=frozenset())], "the same blocks"),
     ],
 )
 def test_no_fit_has_a_reason(given, reason) -> None:
@@ -103,3 +114,29 @@ def test_three_depths_are_enough() -> None:
     given = points((1.0, 0.6, 0.5), blocks=(9, 15, 21))
     assert why_no_family_fit(given) is None
     assert family_fit(given).n == 3
+
+
+def test_a_point_holds_the_root_mean_square_of_either_method(samples: Path) -> None:
+    path = samples / "digits_resnet" / "epoch24.pt"
+    settings = Settings(threads=1, samples=2, input_size=(1, 8, 8))
+    graph = discover(load(str(path)), settings)
+    rows = scaling.analyse(Subject(graph, settings)).blocks
+    found = family_points(rows, block_kinds(graph))
+    for method in ("weights", "measured"):
+        alphas = np.array([getattr(row, f"alpha_{method}") for row in rows])
+        assert found[method].rms_alpha == pytest.approx(math.sqrt(float((alphas**2).mean())), rel=1e-12)
+        assert (found[method].blocks, found[method].method) == (9, method)
+    assert of_file(path)["measured"].rms_alpha is None
+
+
+def test_networks_of_one_family_have_the_same_kinds_of_block_and_others_do_not(
+    checkpoints: Path, samples: Path
+) -> None:
+    kinds = [of_file(checkpoints / f"resnet{depth}.th")["weights"].kinds for depth in (20, 56)]
+    others = [
+        of_file(samples / name)["weights"].kinds for name in ("digits_resnet/epoch24.pt", "digits_preact.safetensors")
+    ]
+    assert kinds[0] == kinds[1]
+    assert len({*kinds, *others}) == 3
+    # Three stages: two kinds of block each, but the first, which has no transition.
+    assert len(kinds[0]) == 5

@@ -12,7 +12,7 @@ from resnet_audit.render.parts import MISMATCH_WARNING, OBJECTIVES, Line, Look, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from resnet_audit.results import CheckpointEntry, Comparison, ComparisonRow, InputsUsed, Trend
+    from resnet_audit.results import CheckpointEntry, Comparison, ComparisonRow, FamilyFit, InputsUsed, Trend
 
 UNITS = {"epoch": "epoch", "number": "unit", "blocks": "block", "position": "row"}
 ALONG = {
@@ -38,6 +38,14 @@ LABELS = {
 }
 """Metrics in words, in the order of the page."""
 
+SCALES = {"weights": "from weights", "measured": "measured"}
+VERDICTS = {
+    "fast": "fast: S stays bounded as the family grows deeper",
+    "slow": "slow: S grows with depth, and the kernel degenerates",
+    "inconclusive": "inconclusive: the interval holds 1/2",
+}
+OF_FAMILIES = {"family_fit", "family_fit_measured"}
+
 OF_OTHERS = {"fast", "needs_n_train"}
 """Notes that speak of flags of other commands."""
 
@@ -58,8 +66,10 @@ def comparison_parts(comparison: Comparison, entries: Sequence[CheckpointEntry],
     if any(trend.slope is not None for trend in trends):
         parts.append(_trends(comparison, trends, look))
         parts.append(Line(_method(comparison), "dim"))
+    parts += _family(comparison, look)
     parts += _inputs(there)
-    parts += [Line(f"note: {n.message}", hang=6) for n in comparison.notes if n.code in {"fast", "too_few_rows"}]
+    told = (note.message for note in comparison.notes if note.where not in OF_FAMILIES)
+    parts += [Line(f"note: {message}", hang=6) for message in told]
     return Line(_title(comparison, where), "strong"), parts + list(_notes(names, there))
 
 
@@ -76,7 +86,8 @@ def _title(comparison: Comparison, where: str) -> str:
 def _rows(rows: Sequence[ComparisonRow], names: Sequence[str], there: Sequence[CheckpointEntry], look: Look) -> Table:
     """A row a checkpoint; what is the same in all of them stands in the title instead."""
     columns = [Column(header="checkpoint", cells=tuple(names), priority=0, align="left")]
-    if len({row.block_count for row in rows}) > 1:
+    family = len({row.block_count for row in rows}) > 1
+    if family:
         columns.append(Column(header="blocks", cells=tuple(words.number(r.block_count) for r in rows), priority=2))
     if len({row.parameters for row in rows}) > 1:
         columns.append(Column(header="parameters", cells=tuple(words.number(r.parameters) for r in rows), priority=6))
@@ -85,6 +96,7 @@ def _rows(rows: Sequence[ComparisonRow], names: Sequence[str], there: Sequence[C
         Column(header="sigma max", cells=words.numbers([r.sigma_max for r in rows], 3), priority=4),
         Column(header="ratio", cells=words.numbers([r.ratio_median for r in rows]), priority=2),
         Column(header="depth", cells=words.numbers([r.depth_mean for r in rows], 3), priority=2),
+        Column(header="S", cells=words.numbers([r.residual_time for r in rows], 3), priority=3 if family else 6),
         Column(header="ratio per block", cells=tuple(_sparks(there, look)), priority=3, align="left"),
         Column(header="worst", cells=words.numbers([r.ratio_worst for r in rows], 3), priority=5),
         Column(header="gamma", cells=words.numbers([r.branch_gamma for r in rows], 3), priority=5),
@@ -127,7 +139,9 @@ def _legend(entries: Sequence[CheckpointEntry], look: Look) -> str:
     merge = _merge(entries)
     if merge > 1:
         text += f"; the one farthest from 1 of {merge} blocks each"
-    return f"{text}; ratio: the median over the blocks that are no transition; depth in blocks"
+    scales = dict.fromkeys(scaling.method for entry in entries if (scaling := entry.get("scaling")))
+    time = f"; S: residual time, alphas {' or '.join(SCALES[scale] for scale in scales)}" if scales else ""
+    return f"{text}; ratio: the median over the blocks that are no transition; depth in blocks{time}"
 
 
 def _trends(comparison: Comparison, trends: Sequence[Trend], look: Look) -> Table:
@@ -166,6 +180,26 @@ def _method(comparison: Comparison) -> str:
         "takes checkpoints as independent; those of one training run are not, and a curve is not a line: look at the "
         "course"
     )
+
+
+def _family(comparison: Comparison, look: Look) -> Iterator[Line]:
+    """How alpha falls with depth, by either method; where depths differ without a fit, why."""
+    fits = [fit for fit in (comparison.family_fit, comparison.family_fit_measured) if fit]
+    if fits:
+        yield Line(
+            "family fit: rms alpha = a L^-gamma for L blocks, with a 95 % interval. Above gamma = 1/2 S stays bounded, "
+            "below it grows with depth"
+        )
+        yield from (_fit(fit, look) for fit in fits)
+    if comparison.trend_of == "blocks":
+        reasons = dict.fromkeys(note.message for note in comparison.notes if note.where in OF_FAMILIES)
+        yield from (Line(f"note: {reason}", hang=6) for reason in reasons)
+
+
+def _fit(fit: FamilyFit, look: Look) -> Line:
+    gamma = words.with_error(fit.gamma, (fit.high - fit.low) / 2, "+-" if look.ascii_only else "±")
+    text = f"  alphas {SCALES[fit.method]}, {words.count(fit.n, 'network')}: gamma {gamma}, {VERDICTS[fit.verdict]}"
+    return Line(text, hang=4)
 
 
 def _inputs(entries: Sequence[CheckpointEntry]) -> Iterator[Line]:
