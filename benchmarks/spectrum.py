@@ -136,7 +136,7 @@ def profile(layers: list[Layer]) -> None:
         symbol = symbol_of(kernel, grid, layer.stride, 1, (1, 1))
         gram = gram_of(symbol)
         spent["products of the taps"] += time.perf_counter() - begun
-        for points in symbol.parts():
+        for points in gram.parts(symbol.points):
             lower = timed("Gram matrices at the frequencies", lambda: gram.lower(points))  # noqa: B023 - called at once
             timed("eigenvalues", lambda: eigenvalues(lower))  # noqa: B023 - called at once
         begun = time.perf_counter()

@@ -23,7 +23,7 @@ from torch import Tensor
 from resnet_audit.linear.parallel import one_library_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 ENOUGH = 0.7
 """A vector that keeps this share of its length in a projection is orthogonal after it (Daniel et al. 1976)."""
@@ -121,19 +121,20 @@ def golub_kahan(
     start = torch.randn(maps.batch, size, generator=generator, dtype=torch.float64)
     v = (start / start.norm(dim=1, keepdim=True)).to(dtype)
     steps = max(1, min(steps, size))
-    basis = v.new_empty(maps.batch, steps, size)
+    bases = v.new_empty(maps.batch, steps, size).unbind()
     diagonal: list[Tensor] = []
     right: list[Tensor] = []
     left: Tensor | None = None
     largest = torch.zeros(maps.batch, dtype=torch.float64)
     for step in range(steps):
-        basis[:, step] = v
+        for basis, part in zip(bases, v.unbind(), strict=True):
+            basis[step] = part
         image = there(v)
         if left is not None:
             image = image - right[-1].to(dtype)[:, None] * left
         left, alpha = _unit(image, largest)
         largest = torch.maximum(largest, alpha)
-        v, beta = _unit(_outside(back(left), basis[:, : step + 1], alpha), largest)
+        v, beta = _unit(_outside(back(left), v, [basis[: step + 1] for basis in bases], alpha), largest)
         diagonal.append(alpha)
         right.append(beta)
         if not bool((alpha + beta).isfinite().all()):
@@ -148,16 +149,16 @@ def golub_kahan(
     return found
 
 
-def _outside(images: Tensor, basis: Tensor, along_last: Tensor) -> Tensor:
-    """What the images (batch, n) have outside the spans of the orthonormal bases (batch, k, n).
+def _outside(images: Tensor, last: Tensor, bases: Sequence[Tensor], along_last: Tensor) -> Tensor:
+    """What the images (batch, n) have outside the spans of the orthonormal bases, (k, n) each, that end in `last`.
 
     along_last: what each image has along the last vector of its basis by the recurrence, up to rounding.
     """
-    rest = images - along_last.to(images.dtype)[:, None] * basis[:, -1]
+    rest = torch.addcmul(images, along_last.to(images.dtype)[:, None], last, value=-1)
     length = rest.norm(dim=1)
     for _ in range(2):
         # One map at a time: torch is six times slower at a batch of products of a matrix with a vector (measured).
-        for part, vectors in zip(rest, basis, strict=True):
+        for part, vectors in zip(rest.unbind(), bases, strict=True):
             part.addmv_(vectors.T, vectors @ part, alpha=-1)
         before, length = length, rest.norm(dim=1)
         if bool((length > ENOUGH * before).all()):

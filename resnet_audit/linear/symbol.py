@@ -85,9 +85,9 @@ class Symbol:
             rows.append(whole.reshape(len(points), *kernels.shape[1:]))
         return torch.cat(rows, dim=-1) if len(rows) > 1 else rows[0]
 
-    def parts(self) -> list[Tensor]:
-        """All frequencies in parts whose blocks fit the memory budget."""
-        return in_parts(self.points, sum(kernels[0].numel() for kernels, _ in self.taps))
+    def parts(self, points: Tensor) -> list[Tensor]:
+        """`points` in parts whose blocks fit the memory budget."""
+        return in_parts(points, sum(kernels[0].numel() for kernels, _ in self.taps))
 
 
 def symbol_of(kernel: Tensor, size: Pair, stride: Pair, groups: int, dilation: Pair, scale: float = 1.0) -> Symbol:

@@ -38,15 +38,19 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 
+METHOD = "Gram eigenvalues of the symbol, circular grid; SVD where those lose digits or save no time"
+
 
 def analyse(subject: Subject) -> SpectrumResult:
     """Spectra of all weight layers and certified block intervals. Raises UsageError where the grids are unknown."""
     graph = subject.graph
     matrices = [node for node in graph.weight_nodes if isinstance(node.op, Conv | Linear)]
-    layers = subject.map_layers("spectra", lambda node: _layer(subject, node), matrices)
+    blocks = () if subject.settings.fast else _finite_blocks(subject)
+    # The certificates of blocks need these norms in any case.
+    norms = subject.norms if blocks else {}
+    layers = subject.map_layers("spectra", lambda node: _layer(subject, node, norms.get(node.name)), matrices)
     known = [layer for layer in layers if layer.sigma_max is not None]
     largest = max(known, key=lambda layer: layer.sigma_max or 0.0, default=None)
-    blocks = () if subject.settings.fast else _finite_blocks(subject)
     measured, inputs, block_notes = measure_blocks(subject) if blocks else ({}, None, [])
     return SpectrumResult(
         sigma_max=None if largest is None else largest.sigma_max,
@@ -58,16 +62,17 @@ def analyse(subject: Subject) -> SpectrumResult:
     )
 
 
-def _layer(subject: Subject, node: Node) -> SpectrumLayer:
+def _layer(subject: Subject, node: Node, upper: float | None) -> SpectrumLayer:
+    """One weight layer; upper: its certified norm with the norm behind it folded in, if it is known."""
     op = node.op
     if subject.settings.fast and (quick := _fast(subject, node)) is not None:
         return quick
     if not isinstance(op, Conv | Linear):
         raise TypeError(f"{node.name} is not a weight layer")
     size = _input_grid(subject, node) if isinstance(op, Conv) else None
-    raw = _numbers(op, size)
     norm = _following_norm(subject, node)
-    folded = None if norm is None or raw is None or not finite(norm) else _numbers(fold(op, norm), size)
+    raw = _numbers(op, size, upper if norm is None else None)
+    folded = None if norm is None or raw is None or not finite(norm) else _numbers(fold(op, norm), size, upper)
     return SpectrumLayer(
         name=node.name,
         block=subject.graph.block_of(node.name),
@@ -76,7 +81,7 @@ def _layer(subject: Subject, node: Node) -> SpectrumLayer:
         stride=op.stride if isinstance(op, Conv) else (),
         groups=op.groups if isinstance(op, Conv) else 1,
         grid=() if size is None or not isinstance(op, Conv) else circular_grid(size, op.stride),
-        method="SVD of the matrix" if size is None else "SVD of the symbol, circular grid",
+        method="SVD of the matrix" if size is None else METHOD,
         folded=folded,
         **_as_fields(raw),
     )
@@ -123,17 +128,18 @@ def _fast(subject: Subject, node: Node) -> SpectrumLayer | None:
     )
 
 
-def _numbers(op: Conv | Linear, size: Size | None) -> SpectrumNumbers | None:
-    """The statistics of one operator on a grid; None if its weights are not finite."""
+def _numbers(op: Conv | Linear, size: Size | None, upper: float | None) -> SpectrumNumbers | None:
+    """The statistics of one operator on a grid; None if its weights are not finite. upper: its norm, if known."""
     if not finite(op):
         return None
     if isinstance(op, Linear) or size is None:
-        upper = matrix_norm_upper(op.weight)
+        upper = matrix_norm_upper(op.weight) if upper is None else upper
         rows, columns = op.weight.shape
         return spectrum_numbers(matrix_singular_values(op.weight), sigma_upper=upper, block_shape=(rows, columns))
-    upper = conv_norm_upper(
-        op.weight, size=size, stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups
-    )
+    if upper is None:
+        upper = conv_norm_upper(
+            op.weight, size=size, stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups
+        )
     values = conv_singular_values(op.weight, circular_grid(size, op.stride), op.stride, op.groups, op.dilation)
     block = (op.weight.shape[0] // op.groups, op.stride[0] * op.stride[1] * op.weight.shape[1])
     return spectrum_numbers(values, sigma_upper=upper, block_shape=block)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,6 +23,9 @@ from resnet_audit.linear import (
     torus_size,
     windows,
 )
+from resnet_audit.linear.gram import gram_of
+from resnet_audit.linear.norm import _above, cholesky_slack
+from resnet_audit.linear.symbol import symbol_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,6 +127,36 @@ def test_the_first_frequency_in_float32_is_decided_in_float64(monkeypatch: pytes
     assert conv_norm_upper(weight, size=(8, 8), **geometry) == pytest.approx(expected, rel=2e-12)
     monkeypatch.setattr("resnet_audit.linear.frequencies.CHUNK_BYTES", 1)
     assert conv_norm_upper(weight, size=(8, 8), **geometry) == pytest.approx(expected, rel=2e-12)
+
+
+@pytest.mark.parametrize("side", [1, 2, 16, 96])
+def test_the_slack_covers_a_cholesky_factor_multiplied_out_with_more_digits(side: int) -> None:
+    for seed in range(5):
+        parts = kernel(2, side, side, seed=seed).numpy()
+        block = parts[0] + 1j * parts[1]
+        gram = block @ block.conj().T
+        limit = float(np.linalg.eigvalsh(gram)[-1]) * (1 + 1e-13)
+        shifted = limit * np.eye(side) - gram
+        factor = np.linalg.cholesky(shifted + 1e-13 * limit * np.eye(side)).astype(np.clongdouble)
+        wrong = factor @ factor.conj().T - shifted - 1e-13 * limit * np.eye(side)
+        assert float(np.linalg.norm(wrong.astype(np.complex128), 2)) <= cholesky_slack(side) * limit
+
+
+def test_the_slack_grows_with_the_square_of_the_channels() -> None:
+    # The smallest that Higham's theorem allows for real numbers, which 1e-9 is not from 2900 channels on.
+    for side in (1, 64, 2900, 4096, 20000):
+        assert cholesky_slack(side) >= side * (side + 1) * 2.0**-53
+        assert cholesky_slack(2 * side) <= 4 * cholesky_slack(side)
+    assert cholesky_slack(4096) > 1e-9
+
+
+def test_a_frequency_is_not_left_out_though_it_is_above_by_less_than_the_slack() -> None:
+    # G = best (1 + d) with d below the slack: it may be left out only if its eigenvalues are not above the best.
+    symbol = symbol_of(kernel(8, 8, 1, 1), (1, 1), (1, 1), 1, (1, 1))
+    gram = gram_of(symbol)
+    top = float(torch.linalg.matrix_norm(kernel(8, 8), 2)) ** 2
+    for d in (1e-15, cholesky_slack(8) / 2, 1e-9):
+        assert _above(gram, top / (1 + d), symbol.points) == pytest.approx(top, rel=1e-14)
 
 
 @pytest.mark.parametrize("shape", [(10, 64), (64, 10), (1, 5), (5, 1)])

@@ -24,6 +24,8 @@ stride that does not divide the size                 a_stride_that_does_not_divi
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,9 @@ from torch import Tensor
 
 from resnet_audit.linear import circular_grid, conv_singular_values, matrix_singular_values, spectrum, torus_size
 from resnet_audit.linear.symbol import symbol_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 few = settings(max_examples=60, deadline=None)
 SVD_OF_BLOCKS = spectrum._values
@@ -317,6 +322,16 @@ def test_without_the_guard_the_smallest_values_would_be_wrong(monkeypatch: pytes
     monkeypatch.setattr("resnet_audit.linear.spectrum._narrow", lambda squares: torch.zeros(len(squares)).bool())
     wrong = values_of(designed_kernel(-10))
     assert float((wrong - right).abs().max()) > 1e-11
+
+
+@pytest.mark.parametrize("name", ["layer1.0.conv2", "layer2.3.conv1", "layer3.3.conv1", "layer3.8.conv2"])
+def test_trained_layers_with_small_values_keep_the_promise(name: str, checkpoints: Path) -> None:
+    stored = torch.load(checkpoints / "resnet56.th", map_location="cpu", weights_only=True)
+    weight = stored["state_dict"][f"module.{name}.weight"].double()
+    size = (512 // len(weight),) * 2
+    transform = np.fft.fft2(weight.numpy().transpose(2, 3, 0, 1), size, axes=(0, 1))
+    expected = np.sort(np.linalg.svd(transform, compute_uv=False).ravel())[::-1]
+    assert_same(conv_singular_values(weight, size), torch.from_numpy(expected.copy()))
 
 
 @pytest.mark.parametrize("shape", [(10, 64), (64, 10), (1, 5), (5, 1)])
