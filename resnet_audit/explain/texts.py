@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ANALYSES = ("graph", "bound", "spectrum", "gradient", "ensemble", "shortcut", "scaling", "procrustes")
-CHAPTERS = (*ANALYSES, "comparison")
+CHAPTERS = (*ANALYSES, "comparison", "findings", "summary")
 HEADER = ("meaning", "command", "sets")
 
 Status = Literal["certified", "exact", "estimate", "prediction", "assumed"]

@@ -18,6 +18,7 @@ from resnet_audit.results.bound import (
     PerCover,
     Unsupported,
 )
+from resnet_audit.results.check import Finding, Op, Rule, Status, Summary
 from resnet_audit.results.common import Evidence, InputsUsed, Note, Placement, SkipKind, Source
 from resnet_audit.results.comparison import Comparison, ComparisonRow, Trend
 from resnet_audit.results.document import SCHEMA_VERSION, CheckpointEntry, Document, Result, SettingsUsed, Tool
@@ -94,6 +95,7 @@ __all__ = [
     "Evidence",
     "FamilyFit",
     "FamilyVerdict",
+    "Finding",
     "GradientBlock",
     "GradientResult",
     "GraphResult",
@@ -105,6 +107,7 @@ __all__ = [
     "MeasuredHessian",
     "Note",
     "Occam",
+    "Op",
     "PerCover",
     "Placement",
     "Predicted",
@@ -116,6 +119,7 @@ __all__ = [
     "Recommended",
     "ReferenceScheme",
     "Result",
+    "Rule",
     "ScalingBlock",
     "ScalingLevel",
     "ScalingResult",
@@ -130,6 +134,8 @@ __all__ = [
     "SpectrumNumbers",
     "SpectrumResult",
     "SpinGlass",
+    "Status",
+    "Summary",
     "Target",
     "TargetRule",
     "Tool",

@@ -7,6 +7,7 @@ from typing import NotRequired
 from typing_extensions import TypedDict
 
 from resnet_audit.results.bound import BoundResult
+from resnet_audit.results.check import Finding, Summary
 from resnet_audit.results.common import Note
 from resnet_audit.results.comparison import Comparison
 from resnet_audit.results.ensemble import EnsembleResult
@@ -72,7 +73,7 @@ class CheckpointEntry(TypedDict):
 
 
 class Document(TypedDict):
-    """What every command prints with `-f json`; `comparison` of `compare` alone."""
+    """What every command prints with `-f json`; `comparison` of `compare` alone, `findings`, `summary` of `check`."""
 
     schema_version: str
     tool: Tool
@@ -80,3 +81,5 @@ class Document(TypedDict):
     settings: SettingsUsed
     checkpoints: list[CheckpointEntry]
     comparison: NotRequired[Comparison | None]
+    findings: NotRequired[list[Finding]]
+    summary: NotRequired[Summary]

@@ -17,7 +17,7 @@ from resnet_audit.cli import app
 from resnet_audit.explain import chapters, find
 from resnet_audit.explain.find import metrics
 from resnet_audit.explain.texts import ANALYSES, CHAPTERS, _explanation
-from resnet_audit.results import CheckpointEntry, Comparison
+from resnet_audit.results import CheckpointEntry, Comparison, Finding, Summary
 from resnet_audit.theory.measures import NAMES
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def document() -> Iterator[tuple[str, bool]]:
         (result,) = [kind for kind in kinds(hints[name]) if isinstance(kind, type) and is_dataclass(kind)]
         yield from paths(result, name)
     yield from paths(Comparison, "comparison")
+    yield from paths(Finding, "findings")
+    yield from paths(Summary, "summary")
 
 
 def test_the_walk_sees_lists_optional_objects_and_mappings() -> None:
