@@ -28,6 +28,27 @@ def write_whole(path: str, content: str | bytes) -> None:
         raise AuditError(f"{path}: {reason}; nothing was written; name a file in a folder that is there") from None
 
 
+def append_whole(path: str, text: str, *, new: bool) -> None:
+    """Put a text at the end of a file, which is made, or emptied, if `new`. Of what fails no part is left there.
+
+    Raises AuditError with a line that names the path.
+    """
+    try:
+        with Path(path).open("wb" if new else "ab", buffering=0) as file:
+            before = file.tell() if file.seekable() else None
+            try:
+                rest = memoryview(text.encode())
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except BaseException:
+                if before is not None:
+                    file.truncate(before)
+                raise
+    except OSError as error:
+        reason = (error.strerror or "unwritable").lower()
+        raise AuditError(f"{path}: {reason}; the answer is incomplete; make room or name another file") from None
+
+
 def _replace(target: Path, data: bytes) -> None:
     """Write beside the target, then move there, with the permissions that a new file would have."""
     umask = os.umask(0)

@@ -19,6 +19,9 @@ WRITERS = {
     "jsonl": "resnet_audit.render.json:to_jsonl",
     "markdown": "resnet_audit.render.markdown:to_markdown",
     "html": "resnet_audit.render.html:to_html",
+    "sarif": "resnet_audit.render.sarif:to_sarif",
+    "junit": "resnet_audit.render.junit:to_junit",
+    "github": "resnet_audit.render.github:to_github",
 }
 """`writer(document) -> text` of every format but the table; each is imported when it is asked for."""
 
