@@ -46,3 +46,44 @@ ITERATIONS = Annotated[int, typer.Option("--iterations", min=1, help="Alternatio
 METRIC = Annotated[
     str | None, typer.Argument(metavar="METRIC", help="Its path in the JSON, such as bound.tail, or an analysis.")
 ]
+
+LIMITS = "Limits"
+MAX = Annotated[
+    list[str] | None,
+    typer.Option("--max", metavar="PATH=NUM", help="Every number there is at most this.", rich_help_panel=LIMITS),
+]
+MIN = Annotated[
+    list[str] | None,
+    typer.Option("--min", metavar="PATH=NUM", help="Every number there is at least this.", rich_help_panel=LIMITS),
+]
+MAX_INCREASE = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--max-increase", metavar="PATH=NUM[%]", help="At most this above the baseline.", rich_help_panel=LIMITS
+    ),
+]
+MAX_DECREASE = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--max-decrease", metavar="PATH=NUM[%]", help="At most this below the baseline.", rich_help_panel=LIMITS
+    ),
+]
+IGNORE = Annotated[
+    list[str] | None,
+    typer.Option("--ignore", metavar="PATH[NAME]", help="Not judged, at names that match.", rich_help_panel=LIMITS),
+]
+BASELINE = Annotated[
+    str | None,
+    typer.Option("--baseline", metavar="FILE", help="Numbers of an earlier run, as JSON.", rich_help_panel=LIMITS),
+]
+UPDATE_BASELINE = Annotated[
+    bool,
+    typer.Option("--update-baseline", help="Record what is new and what got better there.", rich_help_panel=LIMITS),
+]
+FORCE = Annotated[bool, typer.Option("--force", help="With it: record what got worse too.", rich_help_panel=LIMITS)]
+NAME = Annotated[
+    str | None,
+    typer.Option(
+        "--name", metavar="NAME", help="Of the checkpoint in the baseline; default: its stem.", rich_help_panel=LIMITS
+    ),
+]

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 
 from resnet_audit.errors import UsageError
-from resnet_audit.settings import InputKind, Precision, Settings
+from resnet_audit.settings import InputKind, Many, Precision, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Format = Literal["table", "json", "jsonl", "markdown", "html"]
+Format = Literal["table", "json", "jsonl", "markdown", "html", "sarif", "junit", "github"]
+OF_CHECK: tuple[Format, ...] = ("sarif", "junit", "github")
+"""Formats of a verdict, which only `check` gives."""
+
 SUFFIXES: dict[str, Format] = {".json": "json", ".jsonl": "jsonl", ".md": "markdown", ".html": "html", ".txt": "table"}
-LATER_FORMATS = ("markdown", "html")
 
 Models = Annotated[
     list[str] | None,
     typer.Argument(metavar="MODEL", help="A file, a folder or a glob. Without one: the only checkpoint here."),
 ]
 OUTPUT, PASSES, GRAPH, TALK = "Output", "Passes through the network", "The network", "Messages"
+MANY = "Many checkpoints"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Common:
-    """What the shared flags say. figure: the file of `--figure`."""
+    """What the shared flags say. figure: the file of `--figure`; many: of commands that go through many files."""
 
     settings: Settings
     format: Format
@@ -38,6 +42,7 @@ class Common:
     quiet: bool
     verbose: bool
     debug: bool
+    many: Many
 
 
 def _size(text: str | None) -> tuple[int, ...] | None:
@@ -58,8 +63,6 @@ def _format(given: str | None, output: str | None) -> Format:
         if name is None:
             known = ", ".join(SUFFIXES)
             raise UsageError(f"--output {output}: the suffix is none of {known}; name the format with --format")
-    if name in LATER_FORMATS:
-        raise UsageError(f"the format {name} is not in this version; use table, json or jsonl")
     if name is not None and name not in get_args(Format):
         raise UsageError(f"--format {name} is none of {', '.join(get_args(Format))}")
     return cast("Format", name or "table")
@@ -79,7 +82,12 @@ def common(  # noqa: PLR0913 - one parameter a flag
     format: Annotated[  # noqa: A002 - the flag's name
         str | None,
         typer.Option(
-            "-f", "--format", metavar="|".join(get_args(Format)), help="Table by default.", rich_help_panel=OUTPUT
+            "-f",
+            "--format",
+            metavar="FORMAT",
+            help=f"{', '.join(name for name in get_args(Format) if name not in OF_CHECK)}; "
+            f"check also: {', '.join(OF_CHECK)}. Table by default.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     output: Annotated[
@@ -188,7 +196,31 @@ def common(  # noqa: PLR0913 - one parameter a flag
         quiet=quiet,
         verbose=verbose,
         debug=debug,
+        many=Many(),
     )
+
+
+def many_files(
+    *,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", metavar="N", min=1, help="Processes, each with --threads of its own.", rich_help_panel=MANY
+        ),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option("--dask", metavar="ADDRESS", help="Of a running scheduler; extra `dask`.", rich_help_panel=MANY),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="FILE", help="Keep results there and go on from it.", rich_help_panel=MANY),
+    ] = None,
+) -> Many:
+    """How to go through many files. Raises UsageError where the flags contradict each other."""
+    if workers is not None and dask is not None:
+        raise UsageError(f"--workers {workers} and --dask {dask} contradict each other; give one of them")
+    return Many(workers=workers or 1, dask=dask, resume=resume)
 
 
 def with_common(command: Callable[..., None]) -> Callable[..., None]:
@@ -196,16 +228,38 @@ def with_common(command: Callable[..., None]) -> Callable[..., None]:
 
     A flag of its own replaces the shared one of the same name, which then keeps its default.
     """
-    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "shared"]
-    names = {p.name for p in own}
-    flags = [p for p in inspect.signature(common, eval_str=True).parameters.values() if p.name not in names]
+    return _with_flags(command, [])
+
+
+def with_many(command: Callable[..., None]) -> Callable[..., None]:
+    """As `with_common`, with the flags of a command that goes through many files; they come as `shared.many`."""
+    return _with_flags(command, _parameters(many_files))
+
+
+def _with_flags(command: Callable[..., None], several: list[inspect.Parameter]) -> Callable[..., None]:
+    own = [parameter for parameter in _parameters(command) if parameter.name != "shared"]
+    names = {parameter.name for parameter in own}
+    flags = [flag for flag in _parameters(common) if flag.name not in names]
 
     @wraps(command)
     def wrapper(**given: Any) -> None:  # noqa: ANN401 - typer has checked each against its own annotation
         shared = common(**{flag.name: given.pop(flag.name) for flag in flags})
-        command(shared=shared, **given)
+        many = many_files(**{flag.name: given.pop(flag.name) for flag in several})
+        if shared.format in OF_CHECK and command.__name__ != "check":
+            raise UsageError(f"--format {shared.format} is of a verdict; give it to `check`")
+        _require_apart(shared.output, many.resume)
+        command(shared=replace(shared, many=many), **given)
 
-    parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *flags]
+    parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *several, *flags]
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # how inspect is told
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
+
+
+def _parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function, eval_str=True).parameters.values())
+
+
+def _require_apart(output: str | None, resume: str | None) -> None:
+    if None not in (output, resume) and os.path.realpath(str(output)) == os.path.realpath(str(resume)):
+        raise UsageError(f"--output {output} would replace the file of --resume; give another name")

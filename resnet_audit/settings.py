@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total); a long computation reports through it and never prints."""
@@ -18,6 +18,17 @@ Preset = Literal["paper", "strict"]
 Precision = Literal["float32", "float64"]
 ScaleMethod = Literal["auto", "weights", "measured"]
 
+CHOICES = {
+    "inputs": InputKind,
+    "objective": Objective,
+    "unit": Unit,
+    "preset": Preset,
+    "dtype": Precision,
+    "method": ScaleMethod,
+}
+LEAST = {"samples": 1, "seed": 0, "threads": 1, "n_train": 1}
+"""The smallest value of a setting that counts."""
+
 
 def no_progress(stage: str, done: int, total: int) -> None:
     """The progress callback of a caller who does not want to know."""
@@ -25,7 +36,18 @@ def no_progress(stage: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Settings of one audit. `input_size` is (C, H, W); sizes count elements, `delta` is a probability."""
+    """Settings of one audit, with the defaults of the command line; each is named after its flag.
+
+    `input_size` is (C, H, W), or (T,) for tokens; sizes count elements; `margin` and `epsilon` are in units of the
+    outputs, `x_rms` in those of one input entry; `delta` is a probability. Nothing is checked here: an analysis raises
+    UsageError with the words of `complaint`.
+
+    >>> settings = Settings(input_size=(1, 8, 8), samples=4)
+    >>> settings.seed, settings.dtype
+    (0, 'float32')
+    >>> Settings(device="cuda").complaint()
+    'device cuda: this version computes on the CPU only; leave it out'
+    """
 
     # The graph.
     input_size: tuple[int, ...] | None = None
@@ -62,6 +84,21 @@ class Settings:
 
     def complaint(self) -> str | None:
         """Why these settings define nothing, or not in this version; None if they do."""
+        return self._impossible() or self._undefined()
+
+    def _impossible(self) -> str | None:
+        """What the command line refuses as it parses; a program can still ask for it."""
+        if self.device != "cpu":
+            return f"device {self.device}: this version computes on the CPU only; leave it out"
+        for name, kind in CHOICES.items():
+            if (value := getattr(self, name)) not in get_args(kind):
+                return f"--{name} {value} is none of {', '.join(get_args(kind))}"
+        for name, least in LEAST.items():
+            if (number := getattr(self, name)) is not None and number < least:
+                return f"--{name.replace('_', '-')} {number} is less than {least}"
+        return None
+
+    def _undefined(self) -> str | None:
         for name, value in (("x-rms", self.x_rms), ("margin", self.margin), ("epsilon", self.epsilon)):
             if value is not None and not 0.0 < value < math.inf:
                 return f"--{name} {value} is not a positive number"
@@ -75,3 +112,12 @@ class Settings:
     def thread_count(self) -> int:
         """Threads to compute with: as asked for, else every processor that this process may use."""
         return self.threads or len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Many:
+    """How many files are gone through: `workers` processes, or a dask cluster; `resume`: where results are kept."""
+
+    workers: int = 1
+    dask: str | None = None
+    resume: str | None = None

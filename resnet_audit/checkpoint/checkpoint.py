@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import sys
-import tempfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from resnet_audit.checkpoint.digest import sha256_of
 from resnet_audit.checkpoint.readers import read
+from resnet_audit.checkpoint.remote import is_spooled, spooled
 from resnet_audit.checkpoint.sniff import sniff
 from resnet_audit.checkpoint.unwrap import unwrap
-from resnet_audit.errors import UnreadableCheckpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +20,6 @@ if TYPE_CHECKING:
     from resnet_audit.checkpoint.modules import Module
     from resnet_audit.results import Note
 
-STANDARD_INPUT = "-"
 _BUFFERS = frozenset({"running_mean", "running_var", "num_batches_tracked"})
 
 
@@ -60,19 +55,28 @@ class Checkpoint:
 
 
 def load(path: str, key: str | None = None) -> Checkpoint:
-    """The checkpoint in the file at `path`; `key` says which of rival state dicts, as a dotted path of keys.
+    """The checkpoint at `path`: a file, a folder, `-` (standard input) or an address such as `s3://bucket/net.pt`.
+
+    key: which of rival state dicts, as a dotted path of keys.
 
     Nothing in the file is run or imported. Raises UnreadableCheckpoint, whose text says what the file is, why it cannot
     be used and what to do.
+
+    >>> from resnet_audit import load
+    >>> checkpoint = load("sample_checkpoints/digits_bottleneck_training.pth")
+    >>> checkpoint.format, checkpoint.wrapper, checkpoint.prefix, checkpoint.parameters
+    ('torch-legacy', 'state_dict', 'module.', 56610)
     """
-    if path == STANDARD_INPUT:
-        return _from_standard_input(key)
+    if is_spooled(path):
+        with spooled(path) as file:
+            # Tensors that are mapped keep their bytes after the file is gone.
+            return replace(load(file, key), path=path)
     kind = sniff(path)
     content = read(path, kind)
     found = unwrap(path, content.value, key)
     return Checkpoint(
         path=path,
-        sha256=_digest(path),
+        sha256=sha256_of(path),
         format=str(kind),
         wrapper=found.wrapper,
         prefix=found.prefix,
@@ -82,31 +86,3 @@ def load(path: str, key: str | None = None) -> Checkpoint:
         dangerous_globals=content.dangerous,
         notes=(*content.notes, *found.notes),
     )
-
-
-def _from_standard_input(key: str | None) -> Checkpoint:
-    """The checkpoint on standard input, by way of a file that is gone when this returns."""
-    with tempfile.TemporaryDirectory() as folder:
-        spooled = Path(folder) / "stdin"
-        try:
-            with spooled.open("wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
-        except (OSError, AttributeError, ValueError):  # closed, or not made of bytes
-            raise UnreadableCheckpoint(
-                STANDARD_INPUT, "standard input", "it could not be read or spooled to disk", "save it to a file"
-            ) from None
-        try:
-            found = load(str(spooled), key)
-        except UnreadableCheckpoint as error:
-            raise UnreadableCheckpoint(STANDARD_INPUT, error.what, error.why, error.todo) from None
-        return replace(found, path=STANDARD_INPUT)  # tensors that are mapped keep their bytes after the file is gone
-
-
-def _digest(path: str) -> str:
-    """SHA-256 of the bytes of a file; of a folder, of the sorted lines `<sha256>  <name>` of all files in it."""
-    if not Path(path).is_dir():
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    files = [entry for entry in Path(path).iterdir() if entry.is_file()]
-    lines = sorted(f"{_digest(str(file))}  {file.name}\n" for file in files)
-    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()

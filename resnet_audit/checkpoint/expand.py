@@ -1,4 +1,4 @@
-"""From the MODEL arguments of a command line to paths: files, folders and patterns. Imports no torch."""
+"""From the MODEL arguments of a command line to paths: files, folders, patterns, addresses. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnet_audit.checkpoint.names import listed
+from resnet_audit.checkpoint.remote import is_remote, remote_matches
 from resnet_audit.checkpoint.sniff import SUPPORTED, Format, record_names, sniff
 from resnet_audit.errors import UnreadableCheckpoint, UsageError
 
@@ -60,6 +61,8 @@ def natural_key(text: str) -> tuple[list[str | int], str]:
 
 
 def _matches(argument: str) -> list[str]:
+    if is_remote(argument):
+        return sorted(remote_matches(argument), key=natural_key) or [argument]
     if not glob.has_magic(argument) or os.path.lexists(argument):
         return [argument]
     found = glob.glob(argument, recursive=True)  # noqa: PTH207 (Path.glob rewrites the path)

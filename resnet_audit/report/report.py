@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import traceback
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, cast
 
+from resnet_audit.checkpoint.digest import content_of
+from resnet_audit.checkpoint.remote import spooled
 from resnet_audit.errors import AuditError, NonFinite, Unavailable
 from resnet_audit.report.registry import analysis
 from resnet_audit.report.rows import chosen_blocks, only
@@ -15,7 +18,7 @@ from resnet_audit.results import SCHEMA_VERSION, CheckpointEntry, Document, Note
 from resnet_audit.settings import no_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from resnet_audit.checkpoint import Checkpoint
     from resnet_audit.measure import Subject
@@ -24,6 +27,39 @@ if TYPE_CHECKING:
 
     Analyse = Callable[[str, Subject, Checkpoint], Result]
     """What an analysis by that name makes of a checkpoint."""
+    Beside = Callable[[Subject, Mapping[str, Result]], object]
+    """Plain JSON data from a network and the results of the analyses, whose rows no filter has touched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is done to every file. Another process can do it if `analyse` and `beside` are functions of a module.
+
+    beside: what the command wants of a network beside its entry, as plain JSON data. run: what else decides the result,
+    as a digest; held: keys of results that need not be computed again. Without `run` nothing has a key.
+    """
+
+    analyses: tuple[str, ...]
+    settings: Settings
+    analyse: Analyse
+    beside: Beside | None = None
+    run: str | None = None
+    held: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class One:
+    """What became of one file. failure: the line for stderr, if it is one; key: of file and run together.
+
+    held: nothing was computed, since the result under `key` is there already; `entry` is blank then.
+    """
+
+    entry: CheckpointEntry
+    failure: str | None = None
+    traceback: str | None = None
+    beside: object = None
+    key: str | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,38 +83,50 @@ def audit(
     progress: Progress = no_progress,
     analyse: Analyse | None = None,
 ) -> Outcome:
-    """The document of `command` over all `paths`. A file that fails never takes the others with it.
+    """The document of `command` over all `paths`, one after the other.
 
     With one analysis its absence is a failure; with several, only the absence of all. `analyse` stands in for the
     registry.
     """
-    torch = importlib.import_module("torch")
-    torch.set_num_threads(settings.thread_count)
-    entries: list[CheckpointEntry] = []
-    failures: list[str] = []
-    tracebacks: list[str] = []
-    for path in paths:
-        entry = _blank(path)
-        try:
-            _fill(entry, analyses, settings, progress, failures, analyse or registered)
-        except Exception as error:  # noqa: BLE001 - any failure of one file is its own
-            tracebacks.append("".join(traceback.format_exception(error)))
-            line = _one_line(path, error)
-            entry["error"] = line
-            failures.append(line)
-        entries.append(entry)
-    document = Document(
-        schema_version=SCHEMA_VERSION,
-        tool=_tool(settings),
-        command=command,
-        settings=_settings_used(settings),
-        checkpoints=entries,
+    work = Work(analyses=tuple(analyses), settings=settings, analyse=analyse or registered)
+    return outcome_of(command, settings, [audit_one(path, work, progress) for path in paths])
+
+
+def audit_one(path: str, work: Work, progress: Progress = no_progress) -> One:
+    """What `work` makes of one file. Raises interrupts only: a file that fails never takes the others with it."""
+    entry, key = _blank(path), None
+    try:
+        with spooled(path) as file:
+            if work.run is not None:
+                key = hashlib.sha256(f"{work.run} {content_of(file)}".encode()).hexdigest()
+                if key in work.held:
+                    return One(entry=entry, key=key, held=True)
+            failure, beside = _fill(entry, file, work, progress)
+    except Exception as error:  # noqa: BLE001 - any failure of one file is its own
+        line = entry["error"] = _one_line(path, error)
+        return One(entry=entry, failure=line, traceback="".join(traceback.format_exception(error)), key=key)
+    return One(entry=entry, failure=failure, beside=beside, key=key)
+
+
+def not_audited(path: str, reason: str) -> One:
+    """What becomes of a file that nobody could finish."""
+    line = f"{path}: not audited; {reason}"
+    return One(entry={**_blank(path), "error": line}, failure=line)
+
+
+def outcome_of(command: str, settings: Settings, ones: Sequence[One]) -> Outcome:
+    """The document of a command and all that failed, in the order of `ones`."""
+    document = empty(command, settings)
+    document["checkpoints"] = [one.entry for one in ones]
+    return Outcome(
+        document=document,
+        failures=tuple(one.failure for one in ones if one.failure is not None),
+        tracebacks=tuple(one.traceback for one in ones if one.traceback is not None),
     )
-    return Outcome(document=document, failures=tuple(failures), tracebacks=tuple(tracebacks))
 
 
 def empty(command: str, settings: Settings) -> Document:
-    """The document of an audit that could not even start."""
+    """The document of a command without a checkpoint, as of an audit that could not even start."""
     return Document(
         schema_version=SCHEMA_VERSION,
         tool=_tool(settings),
@@ -94,22 +142,17 @@ def registered(name: str, subject: Subject, checkpoint: Checkpoint) -> Result:
     return analysis(name)(subject)
 
 
-def _fill(
-    entry: CheckpointEntry,
-    analyses: Sequence[str],
-    settings: Settings,
-    progress: Progress,
-    failures: list[str],
-    analyse: Analyse,
-) -> None:
-    """Audit one file into its entry. Raises whatever keeps the whole file from being audited."""
-    subject, checkpoint, graph, notes = _open(entry, settings, progress)
+def _fill(entry: CheckpointEntry, file: str, work: Work, progress: Progress) -> tuple[str | None, object]:
+    """(failure, beside): audit one local file into its entry. Raises whatever keeps the whole file from an audit."""
+    importlib.import_module("torch").set_num_threads(work.settings.thread_count)
+    subject, checkpoint, graph, notes = _open(entry, file, work.settings, progress)
     entry["graph"] = graph
-    kept = chosen_blocks(graph, settings.blocks)
+    kept = chosen_blocks(graph, work.settings.blocks)
     refusals: list[str] = []
-    for name in analyses:
+    results: dict[str, Result] = {}
+    for name in work.analyses:
         try:
-            result = _hoisted(analyse(name, subject, checkpoint), notes)
+            result = results[name] = _hoisted(work.analyse(name, subject, checkpoint), notes)
             entry[name] = only(result, graph, kept)  # type: ignore[literal-required]  # the registry's names are keys
         except Unavailable as reason:
             entry[name] = None  # type: ignore[literal-required]  # as above
@@ -118,15 +161,15 @@ def _fill(
                 refusals.append(f"{entry['path']}: {reason}")
     entry["graph"] = cast("GraphResult", only(graph, graph, kept))
     entry["notes"] = tuple(notes)
-    if refusals and len(refusals) == len(analyses):
-        failures.append(refusals[0])
+    failure = refusals[0] if refusals and len(refusals) == len(work.analyses) else None
+    return failure, None if work.beside is None else work.beside(subject, results)
 
 
 def _open(
-    entry: CheckpointEntry, settings: Settings, progress: Progress
+    entry: CheckpointEntry, file: str, settings: Settings, progress: Progress
 ) -> tuple[Subject, Checkpoint, GraphResult, list[Note]]:
     """Load the file and find its graph; what is known of it goes into the entry at once."""
-    checkpoint = importlib.import_module("resnet_audit.checkpoint").load(entry["path"], settings.key)
+    checkpoint = importlib.import_module("resnet_audit.checkpoint").load(file, settings.key)
     entry["sha256"], entry["format"] = checkpoint.sha256, checkpoint.format
     entry["parameters"] = checkpoint.parameters
     entry["notes"] = checkpoint.notes
