@@ -30,8 +30,9 @@ ROWS = (
     {"measure"},
     {"theory", "explain"},
     {"report", "check", "render"},
-    {"api", "flags", "options"},
+    {"api", "configured", "examples", "flags", "options", "sources"},
     {"answer"},
+    {"judging"},
     {"cli"},
     {"__main__"},
 )

@@ -33,6 +33,11 @@ def discover(checkpoint: Checkpoint, settings: Settings | None = None) -> Residu
 
     Raises NothingToAnalyse without weight layers; UsageError where the input size is missing or wrong, or where the
     user's code does not fit the checkpoint; UnreadableCheckpoint where a program cannot be opened.
+
+    >>> from resnet_audit import Settings, discover, load
+    >>> graph = discover(load("sample_checkpoints/digits_preact.safetensors"), Settings(input_size=(1, 8, 8)))
+    >>> graph.family, len(graph.blocks), graph.runnable
+    ('preactivation ResNet, basic blocks', 9, True)
     """
     settings = settings or Settings()
     if settings.arch is not None:

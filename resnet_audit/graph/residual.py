@@ -89,7 +89,14 @@ class ResidualGraph:
         return {node.name: place(node.name) for node in self.nodes}
 
     def forward(self, x: Tensor) -> Tensor:
-        """The network's output for inputs (N, C, H, W), in evaluation mode. Raises NotRunnable."""
+        """The network's output for inputs (N, C, H, W), in evaluation mode. Raises NotRunnable.
+
+        >>> import torch
+        >>> from resnet_audit import Settings, discover, load
+        >>> graph = discover(load("sample_checkpoints/digits_plain.pt"), Settings(input_size=(1, 8, 8), assume=True))
+        >>> tuple(graph.forward(torch.zeros(2, 1, 8, 8)).shape)
+        (2, 10)
+        """
         self.require_runnable()
         return run(self.nodes, {self.nodes[0].name: x}, self.output)
 

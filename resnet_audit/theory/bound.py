@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-from resnet_audit.errors import NoRule, UsageError
+from resnet_audit.errors import NoRule
 from resnet_audit.graph.ir import Add, Concat, Input, kind_of
 from resnet_audit.measure.lipschitz import log_constant
 from resnet_audit.results import BoundLayer, BoundResult, Cover, Covers, Note, PerCover, Unsupported
@@ -65,8 +65,6 @@ def analyse(subject: Subject) -> BoundResult:
     """The bound of the subject's network; nodes without a rule leave `covers` null. Raises NotRunnable, NonFinite."""
     graph, settings = subject.graph, subject.settings
     graph.require_runnable()
-    if (complaint := settings.complaint()) is not None:
-        raise UsageError(complaint)
     given = training_set(subject)
     factors = factors_of(subject.folded, subject.norms, subject.reference)
     limits = norm_class(factors, settings.margin, settings.preset)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resnet_audit.errors import UsageError
 from resnet_audit.measure.decomposition import decompose
 from resnet_audit.measure.dual import dual_moments
 from resnet_audit.measure.shares import mean, quantile
@@ -52,8 +51,6 @@ class Measured:
 def analyse(subject: Subject) -> EnsembleResult:
     """The depth distribution in the subject's unit. Raises UsageError, NotRunnable, NonFinite, NoRule."""
     settings, notes = subject.settings, list(subject.notes)
-    if (complaint := settings.complaint()) is not None:
-        raise UsageError(complaint)
     subject.graph.require_runnable()
     energies: Sequence[float] = ()
     if settings.fast:

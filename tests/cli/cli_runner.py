@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_documents import look_at
 
 from resnet_audit.cli import main
 
@@ -50,7 +51,7 @@ def _no_constant(name: str) -> float:
 
 
 def invoke(*arguments: str, encoding: str = "utf-8") -> Ran:
-    """Run the command line in this process. An exception that escapes is the test's failure."""
+    """Run the command line in this process. An exception that escapes, or a JSON that is not valid, fails the test."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="") for _ in range(2))
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["resnet-audit", *arguments])
@@ -58,7 +59,9 @@ def invoke(*arguments: str, encoding: str = "utf-8") -> Ran:
             main()
     code = stopped.value.code
     assert isinstance(code, int)
-    return Ran(code=code, out=_text(out), err=_text(err))
+    ran = Ran(code=code, out=_text(out), err=_text(err))
+    look_at(arguments, ran.out, ran.code)
+    return ran
 
 
 def _text(stream: io.TextIOWrapper) -> str:
@@ -83,7 +86,9 @@ def small(command: str) -> Any:
 def script(*arguments: str, **variables: str) -> Ran:
     """Run the installed script in a process of its own, off a terminal, with only these of the terminal's variables."""
     done = subprocess.run([SCRIPT, *arguments], capture_output=True, env=environment(**variables), check=False)
-    return Ran(code=done.returncode, out=done.stdout.decode(), err=done.stderr.decode())
+    ran = Ran(code=done.returncode, out=done.stdout.decode(), err=done.stderr.decode())
+    look_at(arguments, ran.out, ran.code)
+    return ran
 
 
 def environment(**variables: str) -> dict[str, str]:

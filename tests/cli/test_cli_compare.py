@@ -31,6 +31,7 @@ SOURCES = {
     "identity_residual": ("ensemble", "identity_residual"),
     "block_count": ("graph", "block_count"),
     "branch_gamma": ("graph", "branch_gamma"),
+    "residual_time": ("scaling", "residual_time"),
 }
 """Where a single command has the number of a row."""
 
@@ -61,7 +62,7 @@ def test_a_folder_is_a_series_in_the_order_of_its_epochs() -> None:
     assert [row["path"] for row in found["rows"]] == [entry["path"] for entry in whole().json["checkpoints"]]
 
 
-@pytest.mark.parametrize("command", ["bound", "spectrum", "gradient", "ensemble", "graph"])
+@pytest.mark.parametrize("command", ["bound", "spectrum", "gradient", "ensemble", "graph", "scaling"])
 def test_a_row_says_what_the_single_command_says(command) -> None:
     (entry,) = sample(command, TRAINED, *SMALL, "-f", "json").json["checkpoints"]
     row = comparison()["rows"][-1]
@@ -122,6 +123,30 @@ def test_a_family_is_compared_along_its_depth(checkpoints) -> None:
     assert found["trend_of"] == "blocks"
     assert [(row["block_count"], row["x"]) for row in found["rows"]] == [(9, 9.0), (15, 15.0)]
     assert found["rows"][0]["log10_spectral_complexity"] < found["rows"][1]["log10_spectral_complexity"]
+
+
+def test_four_trained_networks_are_inconclusive_from_weights_and_fast_as_measured(checkpoints) -> None:
+    """Theory note `shortcut-scaling`, B4: 0.617 +- 0.228 from weights."""
+    names = [str(checkpoints / f"resnet{depth}.th") for depth in (20, 32, 44, 56)]
+    ran = invoke("compare", *names, "--samples", "2", "--blocks", "layer1.0", "-f", "json")
+    found = ran.json["comparison"]
+    fit, measured = found["family_fit"], found["family_fit_measured"]
+    assert fit["gamma"] == pytest.approx(0.617, abs=5e-4)
+    assert (fit["high"] - fit["low"]) / 2 == pytest.approx(0.228, abs=5e-4)
+    assert (fit["n"], fit["method"], fit["verdict"]) == (4, "weights", "inconclusive")
+    assert (measured["n"], measured["method"]) == (4, "measured")
+    assert measured["low"] > 0.5
+    assert measured["verdict"] == "fast"
+    assert "no_family_fit" not in {note["code"] for note in found["notes"]}
+    jsonschema.validate(ran.json, sample("schema").json, cls=jsonschema.Draft202012Validator)
+
+
+def test_a_series_of_one_depth_has_no_fit_and_the_json_says_why() -> None:
+    found = comparison()
+    assert (found["family_fit"], found["family_fit_measured"]) == (None, None)
+    reasons = [note["message"] for note in found["notes"] if note["code"] == "no_family_fit"]
+    assert reasons == ["no family fit: a fit over depths needs networks of 3 depths or more, not 1"] * 2
+    assert "no family fit" not in whole("table").out
 
 
 # what is missing --------------------------------------------------------------------------------------------
@@ -196,13 +221,6 @@ def test_a_path_named_twice_is_a_notice() -> None:
     ran = invoke("compare", TRAINED, str(SERIES / "epoch00.pt"), TRAINED, *SMALL, "-f", "json")
     assert (ran.code, ran.lines) == (0, [f"{TRAINED}: named more than once, compared once"])
     assert len(ran.json["comparison"]["rows"]) == 2
-
-
-@pytest.mark.parametrize("flag", ["--workers", "--dask", "--resume"])
-def test_a_later_flag_is_one_sentence(flag) -> None:
-    ran = invoke("compare", "a.pt", "b.pt", flag, "2")
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.lines == [f"{flag} is not in this version of resnet-audit; --help lists what is"]
 
 
 def test_the_help_names_the_figure_and_fits_80_columns() -> None:

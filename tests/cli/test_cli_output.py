@@ -79,14 +79,12 @@ def test_an_unknown_suffix_is_refused_and_nothing_is_written(name, tmp_path, mon
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["report.md", "report.html"])
-def test_the_suffix_of_a_later_format_is_one_sentence(name, tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    ran = invoke("graph", TRAINED, "-o", name)
-    assert (ran.code, ran.out) == (2, "")
-    assert len(ran.lines) == 1
-    assert "not in this version" in ran.err
-    assert names(tmp_path) == []
+@pytest.mark.parametrize(("name", "form"), [("report.md", "markdown"), ("report.html", "html")])
+def test_a_page_in_a_file_is_the_page_on_stdout(name, form, tmp_path) -> None:
+    target = tmp_path / name
+    ran = invoke("report", TRAINED, *SMALL, "-o", str(target))
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    assert target.read_text(encoding="utf-8") == sample("report", TRAINED, *SMALL, "-f", form).out
 
 
 @pytest.mark.parametrize("name", ["nowhere/graph.json", "folder.json", "file.txt/graph.json"])

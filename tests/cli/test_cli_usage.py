@@ -7,8 +7,7 @@ from importlib.metadata import version
 import pytest
 from cli_runner import COMMANDS, SMALL, TRAINED, invoke
 
-LATER_COMMANDS = ("check",)
-EVERY_COMMAND = (*COMMANDS, "compare", "procrustes", "schema", "explain")
+EVERY_COMMAND = (*COMMANDS, "compare", "check", "procrustes", "schema", "explain")
 
 
 def refused(*arguments: str) -> str:
@@ -80,30 +79,6 @@ def test_an_input_size_that_is_no_size_is_refused_by_name(size) -> None:
     assert "--input-size" in refused("graph", TRAINED, "--input-size", size)
 
 
-@pytest.mark.parametrize("form", ["markdown", "html"])
-def test_a_later_format_is_one_sentence(form) -> None:
-    assert f"the format {form} is not in this version" in refused("graph", TRAINED, "-f", form)
-
-
-@pytest.mark.parametrize(
-    ("command", "flags"),
-    [
-        ("report", ("--workers", "2")),
-        ("report", ("--dask", "host:1")),
-        ("report", ("--resume", "done.json")),
-    ],
-    ids=str,
-)
-def test_a_later_flag_is_one_sentence_that_names_it(command, flags) -> None:
-    line = refused(command, "net.pt", *flags)
-    assert line.startswith(f"{flags[0].partition('=')[0]} is not in this version")
-
-
-@pytest.mark.parametrize("command", LATER_COMMANDS)
-def test_a_later_command_is_one_sentence_that_names_it(command) -> None:
-    assert refused(command, "net.pt").startswith(f"the command {command} is not in this version")
-
-
 def test_a_typing_error_is_answered_with_the_nearest_command() -> None:
     assert "'bound'" in refused("bond")
 
@@ -126,8 +101,6 @@ def test_the_help_of_all_names_every_command(flag) -> None:
     assert (ran.code, ran.err) == (0, "")
     for command in EVERY_COMMAND:
         assert f" {command} " in ran.out, command
-    for later in LATER_COMMANDS:
-        assert f" {later} " not in ran.out, later
 
 
 SHARED = [
