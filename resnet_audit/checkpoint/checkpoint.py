@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -54,7 +55,7 @@ class Checkpoint:
         return sum(sizes.values())
 
 
-def load(path: str, key: str | None = None) -> Checkpoint:
+def load(path: str | os.PathLike[str], key: str | None = None) -> Checkpoint:
     """The checkpoint at `path`: a file, a folder, `-` (standard input) or an address such as `s3://bucket/net.pt`.
 
     key: which of rival state dicts, as a dotted path of keys.
@@ -67,6 +68,7 @@ def load(path: str, key: str | None = None) -> Checkpoint:
     >>> checkpoint.format, checkpoint.wrapper, checkpoint.prefix, checkpoint.parameters
     ('torch-legacy', 'state_dict', 'module.', 56610)
     """
+    path = os.fspath(path)
     if is_spooled(path):
         with spooled(path) as file:
             # Tensors that are mapped keep their bytes after the file is gone.

@@ -30,7 +30,7 @@ LONG = 12
 SPECIAL = re.compile(r"[\\`*<>&|~$]|\[(?=\^)|\](?=[(\[:])|(?<!\w)_|_(?!\w)|(?<=www)\.|(?<=:)/")
 """What could begin something inside a line: emphasis, code, a link, a tag, an entity, a formula, a cell, an address."""
 
-START = re.compile(r"^(?:[-+#=\[]|\d+[.)](?=\s))")
+START = re.compile(r"^(?:[-+#=\[]|\d+[.)](?=\s|$))")
 """What could begin a block at the start of a line: a list, a heading, a rule."""
 
 

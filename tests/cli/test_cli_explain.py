@@ -23,6 +23,8 @@ def test_without_a_metric_all_are_listed_by_analysis_within_80_columns() -> None
         "scaling",
         "procrustes",
         "comparison",
+        "findings",
+        "summary",
     ]
     assert max(map(len, ran.out.splitlines())) <= 80
 

@@ -187,7 +187,7 @@ def test_whatever_escapes_an_audit_is_never_exit_1(error, monkeypatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(report_package, "audit", fail)
+    monkeypatch.setattr(report_package, "audit_all", fail)
     ran = invoke("graph", TRAINED)
     assert (ran.code, ran.out) == (2, "")
     assert "Traceback" not in ran.err

@@ -49,6 +49,8 @@ def started(*arguments: str, **where: object) -> Iterator[subprocess.Popen[str]]
         text=True,
         env=environment(),
         start_new_session=True,
+        # A shell starts what runs behind `&` with interrupts ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread of ours runs here
         **where,
     )
     try:
