@@ -364,3 +364,10 @@ def test_shapes_that_are_no_layer_are_refused() -> None:
         conv_singular_values(kernel(3, 2, 3, 3), (4, 4), groups=2)
     with pytest.raises(ValueError, match="a linear layer has a weight"):
         matrix_singular_values(kernel(2, 2, 3))
+
+
+def test_the_error_of_eigenvalues_that_is_reckoned_with_grows_with_their_number() -> None:
+    """Of random kernels of 512 channels values at 3e-4 were 1.4e-12 off by eigenvalues, of 64 channels 1e-13."""
+    for rows, narrow in ((64, False), (128, True), (512, True)):
+        squares = torch.linspace(0.5, 1.0, rows, dtype=torch.float64).index_fill_(0, torch.tensor(0), 3e-4**2)
+        assert bool(spectrum._narrow(squares[None, None])) == narrow
