@@ -134,9 +134,12 @@ def test_a_worker_that_is_killed_in_the_middle_changes_nothing(series, serial, t
 def test_an_interrupt_is_130_and_one_line_and_leaves_whole_lines_and_no_process(series, serial) -> None:
     with started("report", *series, *FLAGS, "-f", "jsonl", "--workers", "2") as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         first = process.stdout.readline()
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everybody
-        out, err = process.communicate(timeout=PATIENCE)
+        # Not `communicate`: it would leave out what the reader of the first line has read ahead.
+        out, err = process.stdout.read(), process.stderr.read()
+        process.wait(timeout=PATIENCE)
         wait_until(lambda: not of_session(process.pid))
     assert (process.returncode, err) == (130, "interrupted\n")
     assert serial["jsonl"].startswith(first + out)
