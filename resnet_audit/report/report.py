@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from resnet_audit.checkpoint.digest import content_of
 from resnet_audit.checkpoint.remote import spooled
 from resnet_audit.errors import AuditError, NonFinite, Unavailable
+from resnet_audit.garbage import importing_torch
 from resnet_audit.report.registry import analysis
 from resnet_audit.report.rows import chosen_blocks, only
 from resnet_audit.results import SCHEMA_VERSION, CheckpointEntry, Document, Note, SettingsUsed, Tool
@@ -144,7 +145,8 @@ def registered(name: str, subject: Subject, checkpoint: Checkpoint) -> Result:
 
 def _fill(entry: CheckpointEntry, file: str, work: Work, progress: Progress) -> tuple[str | None, object]:
     """(failure, beside): audit one local file into its entry. Raises whatever keeps the whole file from an audit."""
-    importlib.import_module("torch").set_num_threads(work.settings.thread_count)
+    with importing_torch():
+        importlib.import_module("torch").set_num_threads(work.settings.thread_count)
     subject, checkpoint, graph, notes = _open(entry, file, work.settings, progress)
     entry["graph"] = graph
     kept = chosen_blocks(graph, work.settings.blocks)
