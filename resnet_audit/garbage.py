@@ -27,4 +27,3 @@ def importing_torch() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-

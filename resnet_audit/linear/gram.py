@@ -57,12 +57,20 @@ class Gram:
         if self.symbol is not None:
             whole = self.symbol.blocks(points)
             return whole @ whole.mH if whole.shape[-2] == self.side else whole.mH @ whole
-        angle = self.frequencies.angle(points, self.lags)
-        packed = torch.complex(angle.cos() @ self.even.flatten(1), angle.sin() @ self.odd.flatten(1))
-        found = packed.new_zeros(len(points), self.groups, self.side, self.side)
+        real, imaginary = self.triangles(points)
+        found = torch.zeros(len(points), self.groups, self.side, self.side, dtype=torch.complex128)
         rows, columns = torch.tril_indices(self.side, self.side)
-        found[..., rows, columns] = packed.reshape(len(points), *self.even.shape[1:])
+        found[..., rows, columns] = torch.complex(real, imaginary)
         return found
+
+    def triangles(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The real and the imaginary part of the lower triangle of G at `points`, (F, groups, p (p + 1) / 2) each.
+
+        Only without a symbol.
+        """
+        angle, shape = self.frequencies.angle(points, self.lags), (len(points), *self.even.shape[1:])
+        real, imaginary = angle.cos() @ self.even.flatten(1), angle.sin() @ self.odd.flatten(1)
+        return real.view(shape), imaginary.view(shape)
 
     def parts(self, points: Tensor) -> list[Tensor]:
         """`points` in parts whose matrices fit the memory budget."""

@@ -70,17 +70,41 @@ def matrix_norm_upper(weight: Tensor) -> float:
 def _norm(gram: Gram) -> float:
     """The largest singular value of all blocks.
 
-    Frequencies are looked at in rounds of 1, 1, 2, 4, 8, ... in a shuffled order. Of a round only those count that are
-    not certified to be below the largest so far: about one a round, so few eigenvalues are ever computed.
+    Frequencies are looked at in rounds of 1, 3, 12, 48, ..., those first that may be the largest. Of a round only
+    those count that are not certified to be below the largest so far, so few eigenvalues are ever computed.
     """
-    points = gram.frequencies.points
-    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
-    best, start = 0.0, 0
-    while start < len(order):
-        stop = max(1, 2 * start)
+    points, most = gram.frequencies.points, _most(gram)
+    shuffled = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
+    order = shuffled[most[shuffled].argsort(descending=True, stable=True)]
+    best, start, stop = 0.0, 0, 1
+    while start < int((most > best).sum()):
         found = map_parts(partial(_above, gram, best), gram.parts(points[order[start:stop]]))
-        best, start = max(best, *found), stop
+        best, start, stop = max(best, *found), stop, 4 * stop
     return math.sqrt(best)
+
+
+def _most(gram: Gram) -> Tensor:
+    """(F,): no eigenvalue of G at a frequency is above it; infinite where that takes as long as to look closely.
+
+    The largest of p real numbers with the mean m and the variance v is at most m + sqrt((p - 1) v) (Wolkowicz, Styan
+    1980), and trace and Frobenius norm tell m and v. In a trained ResNet-56 it leaves one frequency of eight.
+    """
+    if gram.symbol is not None:
+        return torch.full((len(gram.frequencies.points),), math.inf, dtype=torch.float64)
+    rows, columns = torch.tril_indices(gram.side, gram.side)
+    slack = cholesky_slack(gram.side)
+
+    def at(points: Tensor) -> Tensor:
+        real, imaginary = gram.triangles(points)
+        diagonal = real[..., rows == columns]
+        mean, own = diagonal.mean(dim=-1), diagonal.square().sum(dim=-1)
+        whole = 2 * (real.square().sum(dim=-1) + imaginary.square().sum(dim=-1)) - own
+        # The difference is wrong by no more than its rounding in units of what it is taken from.
+        spread = whole - gram.side * mean.square() + slack * whole
+        largest: Tensor = (mean + (spread * (1.0 - 1.0 / gram.side)).clamp(min=0.0).sqrt()).amax(dim=1)
+        return largest * (1.0 + slack)
+
+    return torch.cat(map_parts(at, gram.parts(gram.frequencies.points)))
 
 
 def _above(gram: Gram, best: float, points: Tensor) -> float:

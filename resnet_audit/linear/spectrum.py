@@ -9,29 +9,18 @@ Guarantee  exact for circular padding: within 1e-12 of the largest value. For ze
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from resnet_audit.linear.conv import Pair, binary_scale, checked_kernel, finite
 from resnet_audit.linear.gram import Gram, eigenvalues, gram_of
+from resnet_audit.linear.guard import kept, lost, of_blocks, of_matrices
 from resnet_audit.linear.parallel import map_parts, one_library_thread
 from resnet_audit.linear.symbol import Symbol, symbol_of
 
 GRAM_FROM = 12
 """Side of a block from which eigenvalues of the Gram matrix are faster than its SVD (measured)."""
-PROMISE = 1e-12
-"""Largest error of a singular value, in units of the largest."""
-EIGENVALUE_ERROR, GROWS_FROM = 4 * 2.0**-53, 64
-"""Largest error of a small eigenvalue, in units of the largest of the layer, up to so many rows; beyond, it grows with
-the square root of their number. Chosen, not proven: seen were at most 1.7 u in 54 layers of a trained network, 4.2 u at
-256 rows and 5.6 u at 512 of random ones. The products of the taps round at the layer's scale."""
-CROWD_ERROR, CROWDED = 10 * 2.0**-53, 1e-4
-"""What nearly equal eigenvalues add, in units of their norm: 5 u seen where half of them are equal and large. Counted
-where the next one below is closer than this part of the largest. Spread over a tenth: at most 2.8 u in all."""
-
 PROBE_EVERY, PROBES = 32, 6
 """The frequencies tried first: one in so many, and at least so many: zero alone is real and has smaller values."""
 NARROW_SHARE = 0.3
@@ -64,11 +53,11 @@ def conv_singular_values(
     scale = binary_scale(kernel)
     symbol = symbol_of(kernel, size, stride, groups, dilation, scale)
     gram = None if symbol.smaller < GRAM_FROM else gram_of(symbol)
-    squares = None if gram is None else _squares(gram)
-    found = _of_blocks(symbol, symbol.points) if squares is None else _of_squares(symbol, squares)
+    squares = None if gram is None else _squares(symbol, gram)
+    found = of_blocks(symbol, symbol.points) if squares is None else kept(symbol, squares)
     zeros = torch.zeros(int(symbol.counts.sum()) * groups * symbol.absent, dtype=torch.float64)
     values = torch.cat([found.flatten(1).repeat_interleave(symbol.counts, 0).flatten(), zeros])
-    return values.sort(descending=True).values.mul_(scale)
+    return torch.from_numpy(np.sort(values.numpy())).flip(0).mul_(scale)  # torch's sort takes 15 times as long
 
 
 @one_library_thread()
@@ -78,59 +67,21 @@ def matrix_singular_values(weight: Tensor) -> Tensor:
         raise ValueError(f"a linear layer has a weight (out, in), not {tuple(weight.shape)}")
     matrix = finite(weight)
     scale = binary_scale(matrix)
-    values: Tensor = _values(matrix / scale).mul_(scale)
+    values: Tensor = of_matrices(matrix / scale).mul_(scale)
     return values
 
 
-def _of_blocks(symbol: Symbol, points: Tensor) -> Tensor:
-    """(F, groups, p) singular values at `points` by SVD."""
-    return torch.cat(map_parts(lambda part: _values(symbol.blocks(part)), symbol.parts(points)))
-
-
-def _squares(gram: Gram) -> Tensor | None:
-    """(F, groups, p) eigenvalues at all points, ascending; None if most of those tried would be followed by an SVD."""
-    points = gram.frequencies.points
+def _squares(symbol: Symbol, gram: Gram) -> Tensor | None:
+    """(F, groups, p) eigenvalues at all points, ascending; None if many of those tried would be followed by an SVD."""
+    points = symbol.points
     step = min(PROBE_EVERY, max(1, len(points) // PROBES))
     first = torch.arange(len(points)) % step == 0
     squares = torch.empty(len(points), gram.groups, gram.side, dtype=torch.float64)
     for where in (first, ~first):
         found = map_parts(lambda part: eigenvalues(gram.lower(part)), gram.parts(points[where]))
         squares[where] = torch.cat(found)
-        if where is first and float(_narrow(squares[first]).double().mean()) > NARROW_SHARE:
+        if where is first and float(lost(symbol, squares[first]).several.double().mean()) > NARROW_SHARE:
             return None
         if step == 1:
             break
     return squares
-
-
-def _of_squares(symbol: Symbol, squares: Tensor) -> Tensor:
-    """(F, groups, p) singular values at all points from eigenvalues; by SVD where those do not carry 1e-12."""
-    narrow = _narrow(squares)
-    values: Tensor = squares.clamp(min=0.0).sqrt_()
-    if bool(narrow.any()):
-        values[narrow] = _of_blocks(symbol, symbol.points[narrow])
-    return values
-
-
-def _narrow(squares: Tensor) -> Tensor:
-    """(F,): whether eigenvalues (F, groups, p), ascending, lose digits of the smallest singular value of a group.
-
-    An eigenvalue that is wrong by e makes its root wrong by e / (2 sigma). The promise is in units of the layer's
-    largest value, which at most frequencies is several times that of the frequency.
-    """
-    top = squares.max()
-    crowded = squares.diff(dim=-1) < CROWDED * squares[..., -1:]
-    crowd = torch.linalg.vector_norm(squares[..., 1:] * crowded, dim=-1)
-    grown = math.sqrt(max(1.0, squares.shape[-1] / GROWS_FROM))
-    error = EIGENVALUE_ERROR * grown * top + CROWD_ERROR * crowd
-    narrow: Tensor = error > 2 * PROMISE * squares[..., 0].clamp(min=0.0).sqrt() * top.sqrt()
-    return narrow.any(dim=1)
-
-
-def _values(blocks: Tensor) -> Tensor:
-    """(..., min(m, n)) singular values of (..., m, n) blocks. A block with one row or column has its norm."""
-    for side in (-1, -2):
-        if blocks.shape[side] == 1:
-            norms: Tensor = torch.linalg.vector_norm(blocks.squeeze(side), dim=-1, keepdim=True)
-            return norms
-    return torch.from_numpy(np.linalg.svd(blocks.numpy(), compute_uv=False))

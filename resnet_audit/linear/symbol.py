@@ -69,6 +69,11 @@ class Symbol:
         """The smaller side of a block: the number of singular values that it can have."""
         return min(self.rows, sum(kernels.shape[3] for kernels, _ in self.taps))
 
+    @property
+    def square(self) -> bool:
+        """Whether a block has as many columns as rows."""
+        return self.rows == sum(kernels.shape[3] for kernels, _ in self.taps)
+
     def blocks(self, points: Tensor) -> Tensor:
         """The blocks at `points`, (F, groups, c_out / groups, phases c_in / groups): complex128.
 

@@ -34,14 +34,17 @@ from hypothesis import strategies as st
 from linear_oracles import Case, circular_cases, dense_circular, dense_zero, kernel, pairs
 from torch import Tensor
 
-from resnet_audit.linear import circular_grid, conv_singular_values, matrix_singular_values, spectrum, torus_size
+from resnet_audit.linear import circular_grid, conv_singular_values, guard, matrix_singular_values, torus_size
 from resnet_audit.linear.symbol import symbol_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from resnet_audit.linear.symbol import Symbol
+
 few = settings(max_examples=60, deadline=None)
-SVD_OF_BLOCKS = spectrum._values
+SVD_OF_BLOCKS = guard.of_matrices
 
 
 def values_of(case: Case) -> Tensor:
@@ -293,7 +296,7 @@ def test_a_designed_kernel_trips_the_guard_and_keeps_its_smallest_values(
     monkeypatch.setattr("resnet_audit.linear.spectrum.NARROW_SHARE", -1.0 if mostly_narrow else 2.0)
     seen = []
     monkeypatch.setattr(
-        "resnet_audit.linear.spectrum._values", lambda blocks: seen.append(len(blocks)) or SVD_OF_BLOCKS(blocks)
+        "resnet_audit.linear.guard.of_matrices", lambda blocks: seen.append(len(blocks)) or SVD_OF_BLOCKS(blocks)
     )
     values = values_of(case)
     modulus = torch.polar(torch.ones(8, dtype=torch.float64), 2 * torch.pi / 8 * torch.arange(8, dtype=torch.float64))
@@ -317,9 +320,65 @@ def test_half_of_a_flat_spectrum_may_be_small(side: int, level: float) -> None:
         assert_same(conv_singular_values(matrix[:, :, None, None], (1, 1)), designed)
 
 
+def nothing_lost(symbol: Symbol, squares: Tensor) -> guard.Lost:
+    nothing = torch.zeros(squares.shape[:2], dtype=torch.bool)
+    return guard.Lost(errors=squares[..., 0], least=nothing, several=nothing[:, 0])
+
+
+def one_small(rows: int, columns: int, others: Sequence[float], least: float) -> tuple[Tensor, Tensor]:
+    """A 1x1 kernel with these singular values at its one frequency, and they in descending order."""
+    designed = torch.tensor([*others, least], dtype=torch.float64).sort(descending=True).values
+    left = torch.linalg.qr(kernel(rows, len(designed), 1, 1)[:, :, 0, 0]).Q
+    right = torch.linalg.qr(kernel(columns, len(designed), 1, 1, seed=1)[:, :, 0, 0]).Q
+    return (left @ designed.diag() @ right.T)[:, :, None, None], designed
+
+
+@pytest.mark.parametrize("least", [1.5e-4, 1e-6, 1e-9, 1e-13, 0.0])
+@pytest.mark.parametrize("side", [12, 16, 40, 150])
+def test_one_small_value_is_found_without_an_svd(side: int, least: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, designed = one_small(side, side, torch.linspace(0.05, 1.0, side - 1).tolist(), least)
+    monkeypatch.setattr("resnet_audit.linear.guard.of_matrices", lambda _: pytest.fail("an SVD"))
+    assert_same(conv_singular_values(weight, (1, 1)), designed)
+    monkeypatch.setattr("resnet_audit.linear.guard.lost", nothing_lost)
+    by_eigenvalues = conv_singular_values(weight, (1, 1))
+    # Where rounding leaves a negative eigenvalue it is taken for 0, which is right for 0 and for 1e-13.
+    assert least not in {1e-6, 1e-9} or float((by_eigenvalues - designed).abs().max()) > 1e-12
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "others"),
+    [
+        pytest.param(16, 18, [0.5] * 14 + [1.0], id="rectangular"),
+        pytest.param(16, 16, [0.5] * 13 + [1.0, 1e-6], id="two small ones"),
+        pytest.param(16, 16, [2.4e-4] * 14 + [1.0], id="the others are too small to divide by"),
+    ],
+)
+def test_where_the_determinant_does_not_tell_the_least_value_an_svd_does(
+    rows: int, columns: int, others: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight, designed = one_small(rows, columns, others, 1e-4 if len(set(others)) == 2 and others[0] < 0.1 else 1e-7)
+    seen = []
+    monkeypatch.setattr("resnet_audit.linear.spectrum.NARROW_SHARE", 2.0)
+    monkeypatch.setattr(
+        "resnet_audit.linear.guard.of_matrices", lambda blocks: seen.append(len(blocks)) or SVD_OF_BLOCKS(blocks)
+    )
+    assert_same(conv_singular_values(weight, (1, 1)), designed)
+    assert seen == [1]
+
+
+@few
+@given(st.integers(12, 30), st.integers(0, 2**31), st.floats(-12, 0), st.floats(-3.5, 0))
+def test_any_least_value_is_right(side: int, seed: int, least: float, second: float) -> None:
+    """Over all cases: found as an eigenvalue, from the determinant, or by SVD."""
+    spread = torch.logspace(second, 0, side - 1, dtype=torch.float64)
+    weight, designed = one_small(side, side, spread.tolist(), 10.0 ** (second + least))
+    mixed = torch.linalg.qr(kernel(side, side, seed=seed)).Q
+    assert_same(conv_singular_values((mixed @ weight[:, :, 0, 0])[:, :, None, None], (1, 1)), designed)
+
+
 def test_without_the_guard_the_smallest_values_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     right = values_of(designed_kernel(-10))
-    monkeypatch.setattr("resnet_audit.linear.spectrum._narrow", lambda squares: torch.zeros(len(squares)).bool())
+    monkeypatch.setattr("resnet_audit.linear.guard.lost", nothing_lost)
     wrong = values_of(designed_kernel(-10))
     assert float((wrong - right).abs().max()) > 1e-11
 
@@ -370,4 +429,5 @@ def test_the_error_of_eigenvalues_that_is_reckoned_with_grows_with_their_number(
     """Of random kernels of 512 channels values at 3e-4 were 1.4e-12 off by eigenvalues, of 64 channels 1e-13."""
     for rows, narrow in ((64, False), (128, True), (512, True)):
         squares = torch.linspace(0.5, 1.0, rows, dtype=torch.float64).index_fill_(0, torch.tensor(0), 3e-4**2)
-        assert bool(spectrum._narrow(squares[None, None])) == narrow
+        symbol = symbol_of(kernel(rows, rows, 1, 1), (1, 1), (1, 1), 1, (1, 1))
+        assert bool(guard.lost(symbol, squares[None, None]).least) == narrow
