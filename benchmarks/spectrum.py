@@ -137,8 +137,8 @@ def profile(layers: list[Layer]) -> None:
         gram = gram_of(symbol)
         spent["products of the taps"] += time.perf_counter() - begun
         for points in gram.parts(symbol.points):
-            lower = timed("Gram matrices at the frequencies", lambda: gram.lower(points))  # noqa: B023 - called at once
-            timed("eigenvalues", lambda: eigenvalues(lower))  # noqa: B023 - called at once
+            at = timed("Gram matrices at the frequencies", lambda: gram.at(points))  # noqa: B023 - called at once
+            timed("eigenvalues", lambda: eigenvalues(at))  # noqa: B023 - called at once
         begun = time.perf_counter()
         map_layers(own_values, [layer], 1)
         spent["whole"] += time.perf_counter() - begun

@@ -11,7 +11,6 @@ Cost       45 real products p^3 for a 3x3 kernel and 13 lags, whatever the size 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,8 @@ from torch import Tensor
 from resnet_audit.linear.frequencies import Frequencies, in_parts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from resnet_audit.linear.symbol import Symbol
 
 Lag = tuple[int, int]
@@ -35,10 +36,10 @@ ANGLE_COPIES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gram:
-    """G(w) of every group: its lower triangle, which is all that decompositions of Hermitian matrices read.
+    """G(w) of every group.
 
-    side: p; lags: (L, 2), the first is zero; even, odd: (L, groups, p (p + 1) / 2), the lower triangles of R_d + R_d^T
-    (of lag zero R_0) and of R_d - R_d^T, float64. With a symbol the products are taken from its blocks instead.
+    side: p; lags: (L, 2), the first is zero; even, odd: (L, groups, p, p), R_d + R_d^T (of lag zero R_0) and
+    R_d - R_d^T, float64. With a symbol the products are taken from its blocks instead.
     """
 
     frequencies: Frequencies
@@ -49,25 +50,15 @@ class Gram:
     odd: Tensor
     symbol: Symbol | None
 
-    def lower(self, points: Tensor) -> Tensor:
-        """G at `points`, (F, groups, p, p), complex128; float64 if there is only the frequency zero.
+    def at(self, points: Tensor) -> Tensor:
+        """G at `points`, (F, groups, p, p), complex128; float64 if there is only the frequency zero."""
+        if self.symbol is None:
+            return torch.complex(*self.halves(points))
+        whole = self.symbol.blocks(points)
+        return whole @ whole.mH if whole.shape[-2] == self.side else whole.mH @ whole
 
-        What stands above the diagonal is not to be read.
-        """
-        if self.symbol is not None:
-            whole = self.symbol.blocks(points)
-            return whole @ whole.mH if whole.shape[-2] == self.side else whole.mH @ whole
-        real, imaginary = self.triangles(points)
-        found = torch.zeros(len(points), self.groups, self.side, self.side, dtype=torch.complex128)
-        rows, columns = torch.tril_indices(self.side, self.side)
-        found[..., rows, columns] = torch.complex(real, imaginary)
-        return found
-
-    def triangles(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """The real and the imaginary part of the lower triangle of G at `points`, (F, groups, p (p + 1) / 2) each.
-
-        Only without a symbol.
-        """
+    def halves(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The real and the imaginary part of G at `points`, (F, groups, p, p) each; only without a symbol."""
         angle, shape = self.frequencies.angle(points, self.lags), (len(points), *self.even.shape[1:])
         real, imaginary = angle.cos() @ self.even.flatten(1), angle.sin() @ self.odd.flatten(1)
         return real.view(shape), imaginary.view(shape)
@@ -83,50 +74,44 @@ def gram_of(symbol: Symbol) -> Gram:
     wide, side, groups = symbol.rows == symbol.smaller, symbol.smaller, symbol.groups
     few = symbol.frequencies.single or pairs >= 4 * len(symbol.points) * len(symbol.taps)
     direct = few or not (wide or len(symbol.taps) == 1)
-    factors = {} if direct else _factors(symbol, wide=wide)
-    lags = sorted(factors)  # lag zero comes first: of two opposite lags the positive one is kept
-    size = (len(lags), groups, side * (side + 1) // 2)
-    even, odd = torch.empty(size, dtype=torch.float64), torch.empty(size, dtype=torch.float64)
-    rows, columns = torch.tril_indices(side, side)
-    for index, lag in enumerate(lags):
-        product = torch.zeros(groups, side, side, dtype=torch.float64)
-        for one, other in factors[lag]:
-            product.baddbmm_(one, other.mT)
-        below, above = product[:, rows, columns], product[:, columns, rows]
-        even[index] = below + above if index else below
-        odd[index] = below - above
+    lags, products = _products(symbol, [] if direct else symbol.taps, wide=wide)
+    even = products + products.mT
+    even[:1] = products[:1]
     return Gram(
         frequencies=symbol.frequencies,
         groups=groups,
         side=side,
         lags=torch.tensor(lags),
         even=even,
-        odd=odd,
+        odd=products.sub_(products.mT.clone()),
         symbol=symbol if direct else None,
     )
 
 
-def _factors(symbol: Symbol, *, wide: bool) -> dict[Lag, list[tuple[Tensor, Tensor]]]:
-    """By non-negative lag d the pairs whose products one other^T, each (groups, p, p), make up R_d."""
-    found: dict[Lag, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-    for kernels, lags in symbol.taps:
-        sides = kernels if wide else kernels.mT
-        places = [(int(row), int(column)) for row, column in lags]
-        for one, (row, column) in zip(sides, places, strict=True):
-            for other, (other_row, other_column) in zip(sides, places, strict=True):
-                lag = (row - other_row, column - other_column) if wide else (other_row - row, other_column - column)
-                if lag >= (0, 0):
-                    found[lag].append((one, other))
-    return found
+def _products(symbol: Symbol, taps: Sequence[tuple[Tensor, Tensor]], *, wide: bool) -> tuple[list[Lag], Tensor]:
+    """The non-negative lags d in order, zero first, and R_d of each, (L, groups, p, p)."""
+    ahead = [
+        (lags[one] - lags[: one + 1]).tolist() for _, lags in taps for one in range(len(lags))
+    ]  # taps are in order
+    found = sorted({(row, column) for shifts in ahead for row, column in shifts})
+    place = {lag: index for index, lag in enumerate(found)}
+    products = torch.zeros(len(found), symbol.groups, symbol.smaller, symbol.smaller, dtype=torch.float64)
+    shifts = iter(ahead)
+    for kernels, lags in taps:
+        for one in range(len(lags)):
+            first, others = kernels[one], kernels[: one + 1]
+            product = first @ others.mT if wide else others.mT @ first
+            products.index_add_(0, torch.tensor([place[row, column] for row, column in next(shifts)]), product)
+    return found, products
 
 
-def eigenvalues(lower: Tensor) -> Tensor:
-    """(..., p) ascending eigenvalues of Hermitian (..., p, p) matrices of which only the lower triangle is read.
+def eigenvalues(matrices: Tensor) -> Tensor:
+    """(..., p) ascending eigenvalues of Hermitian (..., p, p) matrices.
 
     From 64 rows on by numpy, whose library was 1.1 to 1.4 times as fast there as torch's; that one is as much faster
     below 48 (measured).
     """
-    if lower.shape[-1] < TORCH_BELOW:
-        found: Tensor = torch.linalg.eigvalsh(lower)
+    if matrices.shape[-1] < TORCH_BELOW:
+        found: Tensor = torch.linalg.eigvalsh(matrices)
         return found
-    return torch.from_numpy(np.linalg.eigvalsh(lower.numpy(), UPLO="L"))
+    return torch.from_numpy(np.linalg.eigvalsh(matrices.numpy()))

@@ -17,13 +17,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from resnet_audit.linear.parallel import one_library_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 ENOUGH = 0.7
 """A vector that keeps this share of its length in a projection is orthogonal after it (Daniel et al. 1976)."""
@@ -121,55 +122,60 @@ def golub_kahan(
     start = torch.randn(maps.batch, size, generator=generator, dtype=torch.float64)
     v = (start / start.norm(dim=1, keepdim=True)).to(dtype)
     steps = max(1, min(steps, size))
-    bases = v.new_empty(maps.batch, steps, size).unbind()
-    diagonal: list[Tensor] = []
-    right: list[Tensor] = []
+    # Small numbers and products of a matrix with one vector: numpy takes a third of torch's time for them (measured).
+    basis = v.new_empty(maps.batch, steps, size).numpy()
+    diagonal, right = np.zeros((2, maps.batch, steps))
     left: Tensor | None = None
-    largest = torch.zeros(maps.batch, dtype=torch.float64)
+    largest = np.zeros(maps.batch)
     for step in range(steps):
-        for basis, part in zip(bases, v.unbind(), strict=True):
-            basis[step] = part
+        basis[:, step] = v.numpy()
         image = there(v)
         if left is not None:
-            image = image - right[-1].to(dtype)[:, None] * left
+            image = image - _column(right[:, step - 1], dtype) * left
         left, alpha = _unit(image, largest)
-        largest = torch.maximum(largest, alpha)
-        v, beta = _unit(_outside(back(left), v, [basis[: step + 1] for basis in bases], alpha), largest)
-        diagonal.append(alpha)
-        right.append(beta)
-        if not bool((alpha + beta).isfinite().all()):
+        largest = np.maximum(largest, alpha)
+        v, beta = _unit(_outside(back(left), v, basis[:, : step + 1], _column(alpha, dtype)), largest)
+        diagonal[:, step], right[:, step] = alpha, beta
+        looking = step + 1 >= least and step % EVERY == 0
+        if not (looking or step + 1 == steps):
+            continue
+        if not bool(np.isfinite(right[:, : step + 1]).all()):
             raise FloatingPointError("a product of the map with a vector is not finite")
         found = Bidiagonal(
-            diagonal=torch.stack(diagonal, dim=1), right=torch.stack(right, dim=1), rounding=torch.finfo(dtype).eps
+            diagonal=torch.from_numpy(diagonal[:, : step + 1]),
+            right=torch.from_numpy(right[:, : step + 1]),
+            rounding=torch.finfo(dtype).eps,
         )
-        if step + 1 >= least and step % EVERY == 0:
-            values, residuals = found.largest()
-            if bool((residuals <= tolerance * values).all()):
-                break
+        values, residuals = found.largest()
+        if bool((residuals <= tolerance * values).all()):
+            break
     return found
 
 
-def _outside(images: Tensor, last: Tensor, bases: Sequence[Tensor], along_last: Tensor) -> Tensor:
-    """What the images (batch, n) have outside the spans of the orthonormal bases, (k, n) each, that end in `last`.
+def _outside(images: Tensor, last: Tensor, bases: np.ndarray, along_last: Tensor) -> Tensor:
+    """What the images (batch, n) have outside the spans of the orthonormal bases (batch, k, n), which end in `last`.
 
-    along_last: what each image has along the last vector of its basis by the recurrence, up to rounding.
+    along_last: (batch, 1), what each has along the last vector of its basis by the recurrence, up to rounding.
     """
-    rest = torch.addcmul(images, along_last.to(images.dtype)[:, None], last, value=-1)
+    rest = torch.addcmul(images, along_last, last, value=-1)
     length = rest.norm(dim=1)
     for _ in range(2):
-        # One map at a time: torch is six times slower at a batch of products of a matrix with a vector (measured).
-        for part, vectors in zip(rest.unbind(), bases, strict=True):
-            part.addmv_(vectors.T, vectors @ part, alpha=-1)
+        for part, vectors in zip(rest.numpy(), bases, strict=True):
+            np.subtract(part, (vectors @ part) @ vectors, out=part)
         before, length = length, rest.norm(dim=1)
         if bool((length > ENOUGH * before).all()):
             break
     return rest
 
 
-def _unit(vectors: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def _unit(vectors: Tensor, scale: np.ndarray) -> tuple[Tensor, np.ndarray]:
     """The vectors at length 1 and their lengths in float64; zeros where only rounding of size `scale` is left."""
-    lengths = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
-    floor = NOTHING * torch.finfo(vectors.dtype).eps * scale
-    lengths = torch.where(lengths <= floor, 0.0, lengths)
-    inverse = torch.where(lengths > 0, lengths.reciprocal(), 0.0)
-    return vectors * inverse.to(vectors.dtype)[:, None], lengths
+    lengths = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64).numpy()
+    nothing = lengths <= NOTHING * torch.finfo(vectors.dtype).eps * scale
+    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=~nothing)
+    return vectors * _column(inverse, vectors.dtype), np.where(nothing, 0.0, lengths)
+
+
+def _column(numbers: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """One number a vector, to be multiplied with it: (batch, 1)."""
+    return torch.from_numpy(numbers).to(dtype)[:, None]

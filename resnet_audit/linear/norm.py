@@ -91,14 +91,12 @@ def _most(gram: Gram) -> Tensor:
     """
     if gram.symbol is not None:
         return torch.full((len(gram.frequencies.points),), math.inf, dtype=torch.float64)
-    rows, columns = torch.tril_indices(gram.side, gram.side)
     slack = cholesky_slack(gram.side)
 
     def at(points: Tensor) -> Tensor:
-        real, imaginary = gram.triangles(points)
-        diagonal = real[..., rows == columns]
-        mean, own = diagonal.mean(dim=-1), diagonal.square().sum(dim=-1)
-        whole = 2 * (real.square().sum(dim=-1) + imaginary.square().sum(dim=-1)) - own
+        real, imaginary = (half.flatten(2) for half in gram.halves(points))
+        mean = real[..., :: gram.side + 1].mean(dim=-1)  # of the diagonal
+        whole = real.square().sum(dim=-1) + imaginary.square().sum(dim=-1)
         # The difference is wrong by no more than its rounding in units of what it is taken from.
         spread = whole - gram.side * mean.square() + slack * whole
         largest: Tensor = (mean + (spread * (1.0 - 1.0 / gram.side)).clamp(min=0.0).sqrt()).amax(dim=1)
@@ -113,7 +111,7 @@ def _above(gram: Gram, best: float, points: Tensor) -> float:
     If limit I - G has a Cholesky factor, all eigenvalues of G are below the limit and what `cholesky_slack` allows.
     """
     limit = (1.0 - cholesky_slack(gram.side)) * best
-    rest = gram.lower(points).flatten(0, 1).neg_()
+    rest = gram.at(points).flatten(0, 1).neg_()
     rest.diagonal(dim1=-2, dim2=-1).add_(limit)
     if best > 0.0:
         rest = rest[torch.linalg.cholesky_ex(rest).info != 0]

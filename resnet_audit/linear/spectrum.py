@@ -78,7 +78,7 @@ def _squares(symbol: Symbol, gram: Gram) -> Tensor | None:
     first = torch.arange(len(points)) % step == 0
     squares = torch.empty(len(points), gram.groups, gram.side, dtype=torch.float64)
     for where in (first, ~first):
-        found = map_parts(lambda part: eigenvalues(gram.lower(part)), gram.parts(points[where]))
+        found = map_parts(lambda part: eigenvalues(gram.at(part)), gram.parts(points[where]))
         squares[where] = torch.cat(found)
         if where is first and float(lost(symbol, squares[first]).several.double().mean()) > NARROW_SHARE:
             return None
