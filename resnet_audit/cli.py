@@ -18,7 +18,6 @@ from resnet_audit.answer import answering, show, tell
 from resnet_audit.configured import configure
 from resnet_audit.errors import AuditError
 from resnet_audit.examples import epilog, flowing
-from resnet_audit.judging import Asked, check_models
 from resnet_audit.options import Common, Models, with_common, with_many
 
 app = typer.Typer(
@@ -216,6 +215,8 @@ def check(  # noqa: PLR0913 - one parameter a flag
     A limit is on a path of the JSON, and on every element of the lists on the way. MODEL may be a finished report, or -
     for one on standard input: then nothing is computed. Only the analyses that the limits name are run.
     """
+    from resnet_audit.judging import Asked, check_models  # noqa: PLC0415 - commands import what they need
+
     asked = Asked(
         limits={
             "max": max or (),

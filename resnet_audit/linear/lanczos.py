@@ -125,21 +125,20 @@ def golub_kahan(
     # Small numbers and products of a matrix with one vector: numpy takes a third of torch's time for them (measured).
     basis = v.new_empty(maps.batch, steps, size).numpy()
     diagonal, right = np.zeros((2, maps.batch, steps))
-    left: Tensor | None = None
+    left = v.new_zeros(maps.batch, max(maps.rows, maps.columns))
     largest = np.zeros(maps.batch)
     for step in range(steps):
         basis[:, step] = v.numpy()
-        image = there(v)
-        if left is not None:
-            image = image - _column(right[:, step - 1], dtype) * left
-        left, alpha = _unit(image, largest)
+        # Of the last step there is nothing at the first: `right` ends with a zero, and so `left` begins.
+        left = torch.addcmul(there(v), _column(right[:, step - 1], dtype), left, value=-1)
+        alpha = _to_unit(left, _lengths(left), largest)
         largest = np.maximum(largest, alpha)
-        v, beta = _unit(_outside(back(left), v, basis[:, : step + 1], _column(alpha, dtype)), largest)
-        diagonal[:, step], right[:, step] = alpha, beta
+        v, length = _outside(back(left), v, basis[:, : step + 1], _column(alpha, dtype))
+        diagonal[:, step], right[:, step] = alpha, _to_unit(v, length, largest)
         looking = step + 1 >= least and step % EVERY == 0
         if not (looking or step + 1 == steps):
             continue
-        if not bool(np.isfinite(right[:, : step + 1]).all()):
+        if not bool(np.isfinite((diagonal + right)[:, : step + 1]).all()):
             raise FloatingPointError("a product of the map with a vector is not finite")
         found = Bidiagonal(
             diagonal=torch.from_numpy(diagonal[:, : step + 1]),
@@ -152,28 +151,33 @@ def golub_kahan(
     return found
 
 
-def _outside(images: Tensor, last: Tensor, bases: np.ndarray, along_last: Tensor) -> Tensor:
-    """What the images (batch, n) have outside the spans of the orthonormal bases (batch, k, n), which end in `last`.
+def _outside(images: Tensor, last: Tensor, bases: np.ndarray, along_last: Tensor) -> tuple[Tensor, np.ndarray]:
+    """What the images (batch, n) have outside the spans of the orthonormal bases (batch, k, n), and its lengths.
 
-    along_last: (batch, 1), what each has along the last vector of its basis by the recurrence, up to rounding.
+    last: (batch, n), where the bases end; along_last: (batch, 1), what the images have along it by the recurrence.
     """
     rest = torch.addcmul(images, along_last, last, value=-1)
-    length = rest.norm(dim=1)
+    length = _lengths(rest)
     for _ in range(2):
         for part, vectors in zip(rest.numpy(), bases, strict=True):
             np.subtract(part, (vectors @ part) @ vectors, out=part)
-        before, length = length, rest.norm(dim=1)
+        before, length = length, _lengths(rest)
         if bool((length > ENOUGH * before).all()):
             break
-    return rest
+    return rest, length
 
 
-def _unit(vectors: Tensor, scale: np.ndarray) -> tuple[Tensor, np.ndarray]:
-    """The vectors at length 1 and their lengths in float64; zeros where only rounding of size `scale` is left."""
-    lengths = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64).numpy()
+def _lengths(vectors: Tensor) -> np.ndarray:
+    """(batch,), float64."""
+    lengths: np.ndarray = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64).numpy()
+    return lengths
+
+
+def _to_unit(vectors: Tensor, lengths: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Bring the vectors to length 1, or to zero where only rounding of size `scale` is left; the lengths they had."""
     nothing = lengths <= NOTHING * torch.finfo(vectors.dtype).eps * scale
-    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=~nothing)
-    return vectors * _column(inverse, vectors.dtype), np.where(nothing, 0.0, lengths)
+    vectors.mul_(_column(np.divide(1.0, lengths, out=np.zeros_like(lengths), where=~nothing), vectors.dtype))
+    return np.where(nothing, 0.0, lengths)
 
 
 def _column(numbers: np.ndarray, dtype: torch.dtype) -> Tensor:
