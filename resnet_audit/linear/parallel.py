@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -22,6 +23,9 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+LONG_JOB = 0.1
+"""Seconds. What jobs shorter than that leave behind is used again by the next."""
 
 Job = TypeVar("Job")
 Value = TypeVar("Value")
@@ -46,10 +50,12 @@ def map_layers(function: Callable[[Job], Value], jobs: Sequence[Job], threads: i
     """`function` of every job, in the order of the jobs, on `threads` threads (at least 1)."""
 
     def work(job: Job) -> Value:
+        begun = time.monotonic()
         try:
             return function(job)
         finally:
-            _return_memory()
+            if time.monotonic() - begun > LONG_JOB:
+                _return_memory()
 
     with one_library_thread(), _pool(max(1, threads)) as pool:
         return list(pool.map(work, jobs))

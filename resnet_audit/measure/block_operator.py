@@ -133,7 +133,7 @@ def block_maps(
     passing = tuple(_cast(node, dtype) for node in inside if node.name in reached & needed)
     return BlockMaps(
         nodes=passing,
-        saved={node.name: saved[node.name] for node in passing if node.name in saved},
+        saved={node.name: _as_factors(saved[node.name], dtype) for node in passing if node.name in saved},
         shapes={node.name: node.shape or () for node in nodes[: order[block.join] + 1]},
         fork=block.fork,
         cut=cut,
@@ -147,6 +147,11 @@ def _cast(node: Node, dtype: torch.dtype) -> Node:
     if isinstance(op, Conv):
         return replace(node, op=replace(op, weight=op.weight.to(dtype, memory_format=torch.channels_last), bias=None))
     return replace(node, op=replace(op, weight=op.weight.to(dtype), bias=None)) if isinstance(op, Linear) else node
+
+
+def _as_factors(saved: Saved, dtype: torch.dtype) -> Saved:
+    """What a pass recorded, its masks as numbers: a product with them takes a third of the time."""
+    return tuple(part.to(dtype) if part.dtype == torch.bool else part for part in saved)
 
 
 def dense(maps: BlockMaps, dtype: torch.dtype) -> Tensor:
