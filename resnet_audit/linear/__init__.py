@@ -6,7 +6,7 @@ from resnet_audit.linear.fold import fold_batch_norm
 from resnet_audit.linear.lanczos import Bidiagonal, golub_kahan
 from resnet_audit.linear.norm import conv_norm_upper, matrix_norm_upper
 from resnet_audit.linear.padded import Estimate, conv_norm_lanczos
-from resnet_audit.linear.parallel import map_layers, one_library_thread
+from resnet_audit.linear.parallel import both, map_layers, one_library_thread
 from resnet_audit.linear.procrustes import Projected, procrustes
 from resnet_audit.linear.spectrum import conv_singular_values, matrix_singular_values
 from resnet_audit.linear.statistics import spectrum_numbers
@@ -16,6 +16,7 @@ __all__ = [
     "Estimate",
     "Extremes",
     "Projected",
+    "both",
     "circular_grid",
     "conv_extremes",
     "conv_norm_lanczos",

@@ -12,9 +12,9 @@ import ctypes
 import sys
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np  # noqa: F401 - loads the library that `_numpy_library` looks for
@@ -29,6 +29,7 @@ LONG_JOB = 0.1
 
 Job = TypeVar("Job")
 Value = TypeVar("Value")
+Other = TypeVar("Other")
 
 _lock = threading.Lock()
 _outermost = ExitStack()
@@ -36,10 +37,16 @@ _before: list[int] = []
 """Thread counts found by the entries that have not left: the first is the user's, the last to leave restores it."""
 
 
+class _Pool(ThreadPoolExecutor):
+    """A pool whose threads begin no more parts once it has been left by an exception."""
+
+    left = False
+
+
 class _Crew(threading.local):
     """The pool that the current thread works for, and its number of threads."""
 
-    pool: ThreadPoolExecutor | None = None
+    pool: _Pool | None = None
     threads: int = 1
 
 
@@ -47,18 +54,24 @@ _crew = _Crew()
 
 
 def map_layers(function: Callable[[Job], Value], jobs: Sequence[Job], threads: int) -> list[Value]:
-    """`function` of every job, in the order of the jobs, on `threads` threads (at least 1)."""
+    """`function` of every job, in the order of the jobs, on `threads` threads (at least 1).
 
-    def work(job: Job) -> Value:
-        begun = time.monotonic()
-        try:
-            return function(job)
-        finally:
-            if time.monotonic() - begun > LONG_JOB:
-                _return_memory()
-
+    Inside `both` on one thread, or on those that have nothing else to do.
+    """
+    if _crew.pool is not None:
+        return map_parts(function, jobs) if threads > 1 else [function(job) for job in jobs]
     with one_library_thread(), _pool(max(1, threads)) as pool:
-        return list(pool.map(work, jobs))
+        return list(pool.map(partial(_tidily, function), jobs))
+
+
+def both(one: Callable[[], Value], other: Callable[[], Other], threads: int) -> tuple[Value, Other]:
+    """What `one` and `other` return, at once if there are several threads; they share those by `map_layers`.
+
+    Long products beside short ones: threads that all have only short ones wait for each other (measured).
+    """
+    with one_library_thread(), _pool(max(1, threads)) as pool:
+        first, second = pool.submit(one), pool.submit(other)
+        return first.result(), second.result()
 
 
 def map_parts(function: Callable[[Job], Value], parts: Sequence[Job]) -> list[Value]:
@@ -76,20 +89,19 @@ def map_parts(function: Callable[[Job], Value], parts: Sequence[Job]) -> list[Va
             return _shared(function, parts, pool, threads)
 
 
-def _shared(
-    function: Callable[[Job], Value], parts: Sequence[Job], pool: ThreadPoolExecutor, threads: int
-) -> list[Value]:
+def _shared(function: Callable[[Job], Value], parts: Sequence[Job], pool: _Pool, threads: int) -> list[Value]:
     """The caller and the helpers take parts from one queue. A helper that starts late finds it empty and leaves."""
     queue = iter(range(len(parts)))
     found: dict[int, Value] = {}
 
     def work() -> None:
-        while True:
+        while not pool.left:
             with _lock:
                 index = next(queue, None)
             if index is None:
                 return
-            found[index] = function(parts[index])
+            found[index] = _tidily(function, parts[index])
+        raise CancelledError
 
     helpers: list[Future[None]] = [pool.submit(work) for _ in range(min(threads, len(parts)) - 1)]
     try:
@@ -99,6 +111,16 @@ def _shared(
     for helper in started:
         helper.result()
     return [found[index] for index in range(len(parts))]
+
+
+def _tidily(function: Callable[[Job], Value], job: Job) -> Value:
+    """The function of a job. After a long one freed memory is given back."""
+    begun = time.monotonic()
+    try:
+        return function(job)
+    finally:
+        if time.monotonic() - begun > LONG_JOB:
+            _return_memory()
 
 
 def _return_memory() -> None:
@@ -118,15 +140,19 @@ def _c_library() -> ctypes.CDLL:
 
 
 @contextmanager
-def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+def _pool(threads: int) -> Iterator[_Pool]:
     """A pool whose threads know it."""
 
     def join() -> None:
         _crew.pool, _crew.threads = pool, threads
 
-    pool: ThreadPoolExecutor = ThreadPoolExecutor(threads, initializer=join)
+    pool = _Pool(threads, initializer=join)
     with pool:
-        yield pool
+        try:
+            yield pool
+        except BaseException:
+            pool.left = True
+            raise
 
 
 @contextmanager

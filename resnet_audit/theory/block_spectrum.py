@@ -26,7 +26,7 @@ from resnet_audit.measure.passes import record
 from resnet_audit.results import InputsUsed, Note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -82,10 +82,13 @@ class _Exact:
         return function(self.values).mean(dim=-1)
 
 
-def measure_blocks(subject: Subject) -> tuple[dict[str, Measured], InputsUsed | None, list[Note]]:
-    """Every block that can be measured, by name, the inputs, and a note on each that cannot."""
+def measure_blocks(
+    subject: Subject, blocks: Sequence[Block]
+) -> tuple[dict[str, Measured], InputsUsed | None, list[Note]]:
+    """Every one of the blocks that can be measured, by name, the inputs, and a note on each that cannot."""
+    if not blocks:
+        return {}, None, []
     try:
-        blocks = subject.blocks
         recording = _recording(subject)
     except (NoRule, NonFinite, NotRunnable) as error:
         return {}, None, [Note(code=error.code, message=f"blocks are not measured: {error}")]

@@ -20,6 +20,7 @@ from resnet_audit.graph.fold import finite, fold
 from resnet_audit.graph.ir import Conv, Linear, Node, Norm, Opaque, kind_of
 from resnet_audit.linear import (
     Extremes,
+    both,
     circular_grid,
     conv_extremes,
     conv_norm_upper,
@@ -48,10 +49,15 @@ def analyse(subject: Subject) -> SpectrumResult:
     blocks = () if subject.settings.fast else _finite_blocks(subject)
     # The certificates of blocks need these norms in any case.
     norms = subject.norms if blocks else {}
-    layers = subject.map_layers("spectra", lambda node: _layer(subject, node, norms.get(node.name)), matrices)
+
+    def of_layers() -> list[SpectrumLayer]:
+        return subject.map_layers("spectra", lambda node: _layer(subject, node, norms.get(node.name)), matrices)
+
+    layers, (measured, inputs, block_notes) = both(
+        of_layers, lambda: measure_blocks(subject, blocks), subject.settings.thread_count
+    )
     known = [layer for layer in layers if layer.sigma_max is not None]
     largest = max(known, key=lambda layer: layer.sigma_max or 0.0, default=None)
-    measured, inputs, block_notes = measure_blocks(subject) if blocks else ({}, None, [])
     return SpectrumResult(
         sigma_max=None if largest is None else largest.sigma_max,
         sigma_max_where=None if largest is None else largest.name,

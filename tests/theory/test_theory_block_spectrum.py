@@ -254,7 +254,12 @@ def test_the_inputs_are_the_subjects_and_the_result_says_which_and_how_many() ->
 @pytest.mark.parametrize("dense", [0, 256])
 def test_the_numbers_are_the_same_on_any_number_of_threads(dense: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_spectrum, "DENSE", dense)
-    one, two = (measure_blocks(Subject(f.graph, replace(f.settings, threads=n))) for n in (1, 2) for f in [_net()])
+    one, two = (
+        measure_blocks(s, s.blocks)
+        for n in (1, 2)
+        for f in [_net()]
+        for s in [Subject(f.graph, replace(f.settings, threads=n))]
+    )
     assert one == two
 
 
@@ -328,7 +333,7 @@ def test_a_pass_that_overflows_leaves_the_certificates_and_says_what_reaches_fur
 def resnet56(folder: Path, inputs: str) -> dict[str, SpectrumBlock]:
     graph = discover(load(str(folder / "resnet56.th")), Settings())
     found = Subject(graph, Settings(threads=2, inputs=inputs))  # type: ignore[arg-type]  # one of the literals
-    measured, _, _ = measure_blocks(found)
+    measured, _, _ = measure_blocks(found, found.blocks)
     return measured  # type: ignore[return-value]  # the same names
 
 
@@ -374,7 +379,7 @@ def test_estimates_of_resnet20_are_below_their_certificates(checkpoints: Path) -
 def test_the_density_of_a_trained_block_is_that_of_its_dense_jacobian(checkpoints: Path) -> None:
     graph = discover(load(str(checkpoints / "resnet56.th")), Settings())
     found = Subject(graph, Settings(threads=2, samples=1, dtype="float64"))
-    measured, _, _ = measure_blocks(found)
+    measured, _, _ = measure_blocks(found, found.blocks)
     for block in graph.blocks:
         if block.name in {"layer3.1", "layer3.4", "layer3.8"}:
             (jacobian,) = jacobians(found, block)
