@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import torch
 from linear_oracles import kernel
 
-from resnet_audit.linear import conv_norm_upper, conv_singular_values, map_layers, one_library_thread
+from resnet_audit.linear import both, conv_norm_upper, conv_singular_values, map_layers, one_library_thread
 
 JOBS = [kernel(8 + i, 8, 3, 3, seed=i) for i in range(6)]
 
@@ -83,3 +84,41 @@ def test_overlapping_entries_are_restored_by_the_last_to_leave() -> None:
             assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2, 5])
+def test_two_lists_of_jobs_at_once_give_what_each_gives_alone(threads: int) -> None:
+    found = both(
+        lambda: map_layers(upper, JOBS, threads),
+        lambda: map_layers(lambda job: job.shape[0], JOBS, max(2, threads)),
+        threads,
+    )
+    assert found == ([upper(job) for job in JOBS], [job.shape[0] for job in JOBS])
+
+
+def test_a_thread_whose_list_is_done_helps_with_the_other() -> None:
+    def slow(_: int) -> str:
+        time.sleep(0.02)
+        return threading.current_thread().name
+
+    alone, shared = both(lambda: map_layers(slow, [0], 1), lambda: map_layers(slow, range(30), 2), 2)
+    assert set(alone) < set(shared)
+    one, other = both(lambda: map_layers(slow, range(5), 1), lambda: map_layers(slow, range(5), 1), 2)
+    assert len(set(one)) == len(set(other)) == 1
+
+
+def test_an_error_of_one_list_ends_the_other_soon() -> None:
+    begun = []
+
+    def wait(job: int) -> int:
+        begun.append(job)
+        time.sleep(0.01)
+        return job
+
+    def fail() -> float:
+        time.sleep(0.1)
+        return upper(torch.full((2, 2, 3, 3), torch.nan))
+
+    with pytest.raises(ValueError, match="NaN"):
+        both(fail, lambda: map_layers(wait, range(500), 2), 2)
+    assert len(begun) < 100
