@@ -186,11 +186,11 @@ def common(  # noqa: PLR0913 - one parameter a flag
         device=device,
         threads=threads,
     )
-    chosen = _format(format, output)
+    file = None if output == "-" else output  # as other tools have it: standard output
     return Common(
         settings=settings,
-        format=chosen,
-        output=output,
+        format=_format(format, file),
+        output=file,
         figure=figure,
         wide=wide,
         quiet=quiet,

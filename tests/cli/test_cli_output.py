@@ -32,6 +32,12 @@ def test_a_given_format_beats_the_suffix(tmp_path) -> None:
     assert target.read_text(encoding="utf-8").startswith('{\n  "schema_version"')
 
 
+def test_a_dash_is_standard_output(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert invoke("graph", TRAINED, "-f", "json", "-o", "-").out == sample("graph", TRAINED, "-f", "json").out
+    assert names(tmp_path) == []
+
+
 def test_a_bare_name_is_a_file_of_the_current_folder(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert invoke("graph", TRAINED, "-o", "graph.json").code == 0

@@ -58,3 +58,19 @@ def test_blocks_that_were_not_measured_have_their_certificates_alone() -> None:
     assert "blocks: at" not in text
     bare = printed(document("spectrum", spectrum=unmeasured(spectrum(), {"name"})))
     assert "\nblock " not in bare
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("power iteration (estimate from below)", "an estimate from below"),
+        ("largest of the symbol, circular grid", "exact on the circular grid"),
+    ],
+)
+def test_the_largest_value_says_what_kind_of_number_it_is(method: str, kind: str) -> None:
+    found = spectrum()
+    quick = tuple(replace(layer, method=method, histogram=None, folded=None) for layer in found.layers)
+    text = " ".join(printed(document("spectrum", spectrum=replace(found, layers=quick))).split())
+    assert f"in {found.sigma_max_where}; {kind}" in text
+    assert "density" not in text
+    assert "folded" not in text

@@ -168,17 +168,23 @@ def _summary(result: SpectrumResult) -> list[Part]:
     if result.sigma_max is None:
         parts: list[Part] = [Line("largest sigma max: undefined, no layer has finite weights", "warning")]
     else:
-        parts = [
-            Line(f"largest sigma max {words.number(result.sigma_max, 3)}{where}; exact on the circular grid", "strong")
-        ]
-    parts.append(Line("at most: certified for zero padding; folded: with the batch normalisation that follows", "dim"))
-    parts.append(
-        Line(
-            "-3 to 1: density of the singular values over log10 sigma, each row to its own peak; outliers in the ends",
-            "dim",
-        )
+        parts = [Line(f"largest sigma max {words.number(result.sigma_max, 3)}{where}; {_kind(result)}", "strong")]
+    folded = (
+        "; folded: with the batch normalisation that follows" if any(layer.folded for layer in result.layers) else ""
     )
+    parts.append(Line(f"at most: certified for zero padding{folded}", "dim"))
+    if any(layer.histogram for layer in result.layers):
+        text = (
+            "-3 to 1: density of the singular values over log10 sigma, each row to its own peak; outliers in the ends"
+        )
+        parts.append(Line(text, "dim"))
     return parts + _block_lines(result)
+
+
+def _kind(result: SpectrumResult) -> str:
+    """What kind of number the largest value is, as the method of its layer says."""
+    methods = [layer.method for layer in result.layers if layer.name == result.sigma_max_where]
+    return "an estimate from below" if "estimate from below" in "".join(methods) else "exact on the circular grid"
 
 
 def _block_lines(result: SpectrumResult) -> list[Part]:
