@@ -73,4 +73,4 @@ def test_the_largest_value_says_what_kind_of_number_it_is(method: str, kind: str
     text = " ".join(printed(document("spectrum", spectrum=replace(found, layers=quick))).split())
     assert f"in {found.sigma_max_where}; {kind}" in text
     assert "density" not in text
-    assert "folded" not in text
+    assert "folded: with" not in text
