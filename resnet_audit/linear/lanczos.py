@@ -173,9 +173,9 @@ def _outside(images: Tensor, last: Tensor, bases: np.ndarray, along_last: Tensor
 def _lengths(vectors: Tensor) -> np.ndarray:
     """(batch,), float64. In the dtype of the vectors, a sixth of the time, where no square can leave its range."""
     lengths: np.ndarray = torch.linalg.vector_norm(vectors, dim=1).numpy()
-    if bool(((lengths > SQUARES[0]) & (lengths < SQUARES[1])).all()):
-        return lengths.astype(np.float64)
-    return torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64).numpy()  # type: ignore[no-any-return]  # torch
+    if not bool(((lengths > SQUARES[0]) & (lengths < SQUARES[1])).all()):
+        lengths = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64).numpy()
+    return lengths.astype(np.float64)
 
 
 def _to_unit(vectors: Tensor, lengths: np.ndarray, scale: np.ndarray) -> np.ndarray:
