@@ -11,6 +11,7 @@ Cost       45 real products p^3 for a 3x3 kernel and 13 lags, whatever the size 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,6 @@ from torch import Tensor
 from resnet_audit.linear.frequencies import Frequencies, in_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from resnet_audit.linear.symbol import Symbol
 
 Lag = tuple[int, int]
@@ -74,35 +73,37 @@ def gram_of(symbol: Symbol) -> Gram:
     wide, side, groups = symbol.rows == symbol.smaller, symbol.smaller, symbol.groups
     few = symbol.frequencies.single or pairs >= 4 * len(symbol.points) * len(symbol.taps)
     direct = few or not (wide or len(symbol.taps) == 1)
-    lags, products = _products(symbol, [] if direct else symbol.taps, wide=wide)
-    even = products + products.mT
-    even[:1] = products[:1]
+    factors = {} if direct else _factors(symbol, wide=wide)
+    lags = sorted(factors)  # zero comes first
+    even, odd = torch.zeros(2, len(lags), groups, side, side, dtype=torch.float64)
+    for index, lag in enumerate(lags):
+        product = odd[index]
+        for one, other in factors[lag]:
+            product.baddbmm_(one, other)
+        even[index] = product + product.mT if index else product
+        product.sub_(product.mT.clone())
     return Gram(
         frequencies=symbol.frequencies,
         groups=groups,
         side=side,
         lags=torch.tensor(lags),
         even=even,
-        odd=products.sub_(products.mT.clone()),
+        odd=odd,
         symbol=symbol if direct else None,
     )
 
 
-def _products(symbol: Symbol, taps: Sequence[tuple[Tensor, Tensor]], *, wide: bool) -> tuple[list[Lag], Tensor]:
-    """The non-negative lags d in order, zero first, and R_d of each, (L, groups, p, p)."""
-    ahead = [
-        (lags[one] - lags[: one + 1]).tolist() for _, lags in taps for one in range(len(lags))
-    ]  # taps are in order
-    found = sorted({(row, column) for shifts in ahead for row, column in shifts})
-    place = {lag: index for index, lag in enumerate(found)}
-    products = torch.zeros(len(found), symbol.groups, symbol.smaller, symbol.smaller, dtype=torch.float64)
-    shifts = iter(ahead)
-    for kernels, lags in taps:
-        for one in range(len(lags)):
-            first, others = kernels[one], kernels[: one + 1]
-            product = first @ others.mT if wide else others.mT @ first
-            products.index_add_(0, torch.tensor([place[row, column] for row, column in next(shifts)]), product)
-    return found, products
+def _factors(symbol: Symbol, *, wide: bool) -> dict[Lag, list[tuple[Tensor, Tensor]]]:
+    """By non-negative lag d the pairs of matrices whose products, each (groups, p, p), make up R_d."""
+    found: dict[Lag, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    for kernels, lags in symbol.taps:
+        places = [(int(row), int(column)) for row, column in lags]  # in order: those before are not ahead
+        for index, (row, column) in enumerate(places):
+            for before, (other_row, other_column) in enumerate(places[: index + 1]):
+                ahead, behind = kernels[index], kernels[before].mT
+                pair = (ahead, behind) if wide else (behind, ahead)
+                found[row - other_row, column - other_column].append(pair)
+    return found
 
 
 def eigenvalues(matrices: Tensor) -> Tensor:
