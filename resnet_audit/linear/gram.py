@@ -37,16 +37,15 @@ ANGLE_COPIES = 3
 class Gram:
     """G(w) of every group.
 
-    side: p; lags: (L, 2), the first is zero; even, odd: (L, groups, p, p), R_d + R_d^T (of lag zero R_0) and
-    R_d - R_d^T, float64. With a symbol the products are taken from its blocks instead.
+    side: p; lags: (L, 2), the first is zero; products: (L, groups, p, p), R_d, of lag zero half of it, float64. With a
+    symbol they are taken from its blocks instead.
     """
 
     frequencies: Frequencies
     groups: int
     side: int
     lags: Tensor
-    even: Tensor
-    odd: Tensor
+    products: Tensor
     symbol: Symbol | None
 
     def at(self, points: Tensor) -> Tensor:
@@ -58,9 +57,9 @@ class Gram:
 
     def halves(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """The real and the imaginary part of G at `points`, (F, groups, p, p) each; only without a symbol."""
-        angle, shape = self.frequencies.angle(points, self.lags), (len(points), *self.even.shape[1:])
-        real, imaginary = angle.cos() @ self.even.flatten(1), angle.sin() @ self.odd.flatten(1)
-        return real.view(shape), imaginary.view(shape)
+        angle, flat = self.frequencies.angle(points, self.lags), self.products.flatten(1)
+        real, imaginary = ((part @ flat).view(-1, *self.products.shape[1:]) for part in (angle.cos(), angle.sin()))
+        return real + real.mT, imaginary - imaginary.mT
 
     def parts(self, points: Tensor) -> list[Tensor]:
         """`points` in parts whose matrices fit the memory budget."""
@@ -75,20 +74,17 @@ def gram_of(symbol: Symbol) -> Gram:
     direct = few or not (wide or len(symbol.taps) == 1)
     factors = {} if direct else _factors(symbol, wide=wide)
     lags = sorted(factors)  # zero comes first
-    even, odd = torch.zeros(2, len(lags), groups, side, side, dtype=torch.float64)
-    for index, lag in enumerate(lags):
-        product = odd[index]
+    products = torch.zeros(len(lags), groups, side, side, dtype=torch.float64)
+    for product, lag in zip(products, lags, strict=True):
         for one, other in factors[lag]:
             product.baddbmm_(one, other)
-        even[index] = product + product.mT if index else product
-        product.sub_(product.mT.clone())
+    products[:1] /= 2  # it stands for both of its signs
     return Gram(
         frequencies=symbol.frequencies,
         groups=groups,
         side=side,
         lags=torch.tensor(lags),
-        even=even,
-        odd=odd,
+        products=products,
         symbol=symbol if direct else None,
     )
 

@@ -24,7 +24,7 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-LONG_JOB = 0.1
+LONG_JOB = 0.03
 """Seconds. What jobs shorter than that leave behind is used again by the next."""
 
 Job = TypeVar("Job")
