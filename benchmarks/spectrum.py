@@ -148,7 +148,7 @@ def profile(layers: list[Layer]) -> None:
     print(
         "  one thread: "
         + ", ".join(f"{what} {seconds:.2f} s" for what, seconds in spent.items())
-        + f", SVDs behind the guard and sorting {rest:.2f} s"
+        + f", what the guard finds again and sorting {rest:.2f} s"
     )
     rate, one, two = work / spent["eigenvalues"] / 1e9, peak(1), peak(THREADS)
     print(f"  eigenvalues: {work / 1e9:.0f} GFlop (16/3 p^3 a frequency) at {rate:.1f} GFlop/s. Complex products reach")

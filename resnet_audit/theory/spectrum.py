@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 
-METHOD = "Gram eigenvalues of the symbol, circular grid; SVD where those lose digits or save no time"
+METHOD = "Gram eigenvalues of the symbol, circular grid; determinant or SVD where those lose digits"
 
 
 def analyse(subject: Subject) -> SpectrumResult:
