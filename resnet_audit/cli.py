@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 
 from resnet_audit import flags  # noqa: TC001 - typer reads the annotations when it builds the commands
 from resnet_audit.answer import answering, show, tell
-from resnet_audit.configured import configure
+from resnet_audit.configured import configure, told
 from resnet_audit.errors import AuditError
 from resnet_audit.examples import epilog, flowing
 from resnet_audit.options import Common, Models, with_common, with_many
@@ -294,7 +294,7 @@ def main() -> None:
         # typer answers an interrupt with the code 130.
         code = app(standalone_mode=False) or 0
     except TyperException as error:
-        code = _refuse(error.format_message())
+        code = _refuse(told(error))
     except AuditError as error:
         code = _refuse(str(error))
     except (typer.Abort, KeyboardInterrupt):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import typer
+    from typer.exceptions import TyperException
 
 TALKING = ("explain", "schema")
 """Commands that audit nothing: no configuration concerns them."""
@@ -57,6 +58,16 @@ def configure(context: typer.Context) -> None:
         if found.models:
             defaults[name]["models"] = list(found.models)
     context.default_map = defaults
+
+
+def told(error: TyperException) -> str:
+    """What typer refuses, and where the value stands if it is of the configuration."""
+    text = error.format_message().replace("Value error, ", "")  # a word of the library under typer
+    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    source = None if context is None or parameter is None else context.get_parameter_source(parameter.name)
+    if context is None or source is None or source.name != "DEFAULT_MAP":
+        return text
+    return f"{context.find_root().obj.path}, [tool.resnet-audit]: {text.rstrip('.')}; correct it"
 
 
 def _flags(command: Any) -> dict[str, Flag]:  # noqa: ANN401 - typer names no type for the commands that it makes

@@ -258,7 +258,17 @@ def test_shared_flags_and_models_of_the_configuration_are_of_every_command(proje
 
 
 @pytest.mark.parametrize(
-    "line", ["sample = 3", "samples = 1.5", "samples = true", "blocks = 'a'", "wide = 1", "arch = 'a:b'"]
+    "line",
+    [
+        "sample = 3",
+        "samples = 1.5",
+        "samples = true",
+        "blocks = 'a'",
+        "wide = 1",
+        "arch = 'a:b'",
+        "samples = 0",
+        "inputs = 'sand'",
+    ],
 )
 def test_a_wrong_configuration_stops_every_command_but_help(line, project) -> None:
     (project / "pyproject.toml").write_text(f"[tool.resnet-audit]\n{line}\n")
