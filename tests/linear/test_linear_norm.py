@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from linear_oracles import Case, cases, dense_circular, dense_zero, kernel
 from torch.nn import functional
 
@@ -24,7 +25,7 @@ from resnet_audit.linear import (
     windows,
 )
 from resnet_audit.linear.gram import gram_of
-from resnet_audit.linear.norm import _above, cholesky_slack
+from resnet_audit.linear.norm import _above, _most, cholesky_slack
 from resnet_audit.linear.symbol import symbol_of
 
 if TYPE_CHECKING:
@@ -253,3 +254,29 @@ def test_resnet20_has_its_golden_norms(name: str, resnet20: dict[str, torch.Tens
 def test_resnet20_has_its_golden_classifier(resnet20: dict[str, torch.Tensor]) -> None:
     assert matrix_norm_upper(resnet20["linear.weight"]) == pytest.approx(5.985, abs=0.000501)
     assert kernel_norm_sum(resnet20["linear.weight"]) == pytest.approx(43.80, abs=0.00501)
+
+
+@few
+@given(
+    side=st.integers(1, 20),
+    spike=st.floats(1e-3, 1e3),
+    rest=st.floats(0.0, 1.0),
+    taps=st.floats(0.0, 1.0),
+    seed=st.integers(0, 2**31),
+)
+def test_no_eigenvalue_is_above_what_trace_and_frobenius_norm_allow(
+    side: int, spike: float, rest: float, taps: float, seed: int
+) -> None:
+    """With a spike above equal ones, and without other taps, nothing is to spare but rounding."""
+    left, right = (torch.linalg.qr(kernel(side, side, 1, 1, seed=seed + one)[:, :, 0, 0]).Q for one in (0, 1))
+    values = torch.full((side,), rest, dtype=torch.float64)
+    values[0] = spike
+    weight = taps * kernel(side, side, 3, 3, seed=seed)
+    weight[:, :, 1, 1] += left @ values.diag() @ right.T
+    gram = gram_of(symbol_of(weight, (9, 8), (1, 1), 1, (1, 1)))
+    assert gram.symbol is None
+    true = torch.linalg.eigvalsh(gram.at(gram.frequencies.points))[:, 0, -1]
+    most = _most(gram)
+    assert bool((most >= true).all())
+    if taps == 0.0 and spike >= rest:
+        assert most.tolist() == pytest.approx(true.tolist(), rel=1e-5)
