@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from resnet_audit.graph.adjoint import Saved, adjoint
-from resnet_audit.graph.ir import Add, Conv, Linear, Node
+from resnet_audit.graph.ir import Activation, Add, Conv, Linear, Node
 from resnet_audit.graph.tangent import tangent
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def block_maps(
     passing = tuple(_cast(node, dtype) for node in inside if node.name in reached & needed)
     return BlockMaps(
         nodes=passing,
-        saved={node.name: _as_factors(saved[node.name], dtype) for node in passing if node.name in saved},
+        saved={node.name: _factors(node, saved[node.name], dtype) for node in passing if node.name in saved},
         shapes={node.name: node.shape or () for node in nodes[: order[block.join] + 1]},
         fork=block.fork,
         cut=cut,
@@ -149,9 +149,12 @@ def _cast(node: Node, dtype: torch.dtype) -> Node:
     return replace(node, op=replace(op, weight=op.weight.to(dtype), bias=None)) if isinstance(op, Linear) else node
 
 
-def _as_factors(saved: Saved, dtype: torch.dtype) -> Saved:
-    """What a pass recorded, its masks as numbers: a product with them takes a third of the time."""
-    return tuple(part.to(dtype) if part.dtype == torch.bool else part for part in saved)
+def _factors(node: Node, saved: Saved, dtype: torch.dtype) -> Saved:
+    """What a pass recorded, the masks of an activation as numbers: a product with them takes a third of the time.
+
+    Those that a function of the user reads stay what they are.
+    """
+    return tuple(part.to(dtype) for part in saved) if isinstance(node.op, Activation) else saved
 
 
 def dense(maps: BlockMaps, dtype: torch.dtype) -> Tensor:

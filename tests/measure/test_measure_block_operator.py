@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,7 +14,21 @@ from resnet_audit.graph.adjoint import save
 from resnet_audit.graph.blocks import find_blocks
 from resnet_audit.graph.execute import run
 from resnet_audit.graph.fold import fold_norms
-from resnet_audit.graph.ir import Activation, Add, Concat, Linear, Multiply, Node, Norm, Op, Pad, Pool, Scale, Slice
+from resnet_audit.graph.ir import (
+    Activation,
+    Add,
+    Concat,
+    Linear,
+    Multiply,
+    Node,
+    Norm,
+    Op,
+    Opaque,
+    Pad,
+    Pool,
+    Scale,
+    Slice,
+)
 from resnet_audit.measure.block_operator import BlockMaps, block_maps, dense
 
 _one_thread = pytest.fixture(scope="module", autouse=True)(one_thread)
@@ -97,6 +112,12 @@ NETS = {
         ("b", kernel(2, 2, 2), "m"),
         ("join", Add(), "b", "stem"),
     ],
+    "a function that reads a mask": [
+        ("a", kernel(1, 2, 2), "stem"),
+        ("mask", RELU, "a"),
+        ("chosen", Add(), "mask", "a"),
+        ("join", Add(), "chosen", "stem"),
+    ],
     "tokens": [
         (
             "up",
@@ -108,6 +129,11 @@ NETS = {
         ("join", Add(), "down", "stem"),
     ],
 }
+FUNCTIONS = {
+    "mask": Opaque(name="gt", function=lambda x: x > 0),
+    "chosen": Opaque(name="where", function=lambda mask, x: torch.where(mask, 2 * x, x.sin())),
+}
+"""What stands at these names once the shapes are known."""
 TOKENS = Linear(weight=tensor(np.random.default_rng(4), 5, 3), bias=None)
 
 
@@ -116,6 +142,7 @@ def network(name: str) -> tuple[tuple[Node, ...], torch.Tensor]:
     """The nodes and the value of the stem, the fork of the only block, at each sample."""
     stem, size = (TOKENS, (4, 3)) if name == "tokens" else (kernel(9, 2, 2), (2, 5, 7))
     nodes = nodes_of(size, ("stem", stem, "input"), *NETS[name])
+    nodes = tuple(replace(node, op=FUNCTIONS.get(node.name, node.op)) for node in nodes)
     x = tensor(np.random.default_rng(5), SAMPLES, *size)
     return nodes, run(nodes, {"input": x}, "stem")
 
