@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from resnet_audit.measure.block_operator import BlockMaps
     from resnet_audit.measure.passes import Recording
 
-MOST_SAMPLES, MULTIPLICATIONS = 3, 3e8
+MOST_SAMPLES, MULTIPLICATIONS = 3, 1.5e9
 """At least one input, at most three, and no more than fit this many multiplications in a pass through all blocks."""
 
 DENSE = 256
